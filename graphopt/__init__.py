@@ -1,0 +1,39 @@
+"""graphopt: a graph-level optimizer for ONNX models that proves its results.
+
+Names are resolved on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphopt.benchmark.latency import bench
+    from graphopt.errors import GraphoptError
+    from graphopt.io import load, save
+    from graphopt.optimizer import optimize
+    from graphopt.verify.equivalence import validate
+    from graphopt.version import __version__
+
+__all__ = ["GraphoptError", "__version__", "bench", "load", "optimize", "save", "validate"]
+
+_HOME = {
+    "GraphoptError": "graphopt.errors",
+    "__version__": "graphopt.version",
+    "bench": "graphopt.benchmark.latency",
+    "load": "graphopt.io",
+    "optimize": "graphopt.optimizer",
+    "save": "graphopt.io",
+    "validate": "graphopt.verify.equivalence",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'graphopt' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

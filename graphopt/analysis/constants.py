@@ -1,0 +1,70 @@
+"""What is known before the model runs: initializers and Constant nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+__all__ = ["array", "constant", "scalar", "tensor_of_constant_node"]
+
+
+def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor that ``value`` always holds, or ``None``.
+
+    An initializer that is also a graph input can be overridden by the caller, so it is not a constant. (Before IR
+    version 4 every initializer had to be listed as an input; the pipeline drops those listings before passes run.)
+    """
+    if value is None:
+        return None
+    if value.is_initializer():
+        return None if value.is_graph_input() else value.const_value
+    producer = value.producer()
+    if producer is None or producer.op_type != "Constant" or producer.domain:
+        return None
+    return tensor_of_constant_node(producer)
+
+
+def array(value: ir.Value | None, max_elements: int | None = None) -> npt.NDArray[Any] | None:
+    """The constant's contents as an array (a read-only view where possible); ``None`` if unknown or too large."""
+    tensor = constant(value)
+    if tensor is None or (max_elements is not None and tensor.size > max_elements):
+        return None
+    return tensor.numpy()
+
+
+def scalar(value: ir.Value | None) -> float | int | bool | None:
+    """The single number that a one-element constant holds (any rank); ``None`` if unknown, more, or a string."""
+    contents = array(value, max_elements=1)
+    if contents is None or contents.size != 1 or contents.dtype.kind in "OSU":
+        return None
+    result: float | int | bool = contents.reshape(()).item()
+    return result
+
+
+def tensor_of_constant_node(node: ir.Node) -> ir.TensorProtocol | None:
+    """The tensor of a Constant node, whichever attribute holds it; ``None`` for sparse or function-bound values."""
+    if len(node.attributes) != 1:
+        return None
+    attribute = next(iter(node.attributes.values()))
+    if attribute.is_ref():
+        return None
+    if attribute.name == "value":
+        return attribute.as_tensor()
+    build = _FROM_ATTRIBUTE.get(attribute.name)
+    return None if build is None else build(attribute)
+
+
+_FROM_ATTRIBUTE: dict[str, Callable[[ir.Attr], ir.TensorProtocol]] = {
+    "value_int": lambda attribute: ir.tensor(np.array(attribute.as_int(), np.int64)),
+    "value_ints": lambda attribute: ir.tensor(np.array(attribute.as_ints(), np.int64)),
+    "value_float": lambda attribute: ir.tensor(np.array(attribute.as_float(), np.float32)),
+    "value_floats": lambda attribute: ir.tensor(np.array(attribute.as_floats(), np.float32)),
+    "value_string": lambda attribute: ir.StringTensor([attribute.as_string().encode()], shape=ir.Shape([])),
+    "value_strings": lambda attribute: ir.StringTensor(
+        [text.encode() for text in attribute.as_strings()], shape=ir.Shape([len(attribute.as_strings())])
+    ),
+}

@@ -1,0 +1,1 @@
+"""Other tools' models and passes, in and out."""

@@ -1,0 +1,1 @@
+"""Passes, how they are named and found, how they run, and what is reported of a run."""

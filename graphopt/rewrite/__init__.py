@@ -1,0 +1,1 @@
+"""Local rewriting: rules say what matches, one driver changes the graph."""

@@ -1,0 +1,162 @@
+"""The one place that rewrites by rules: a worklist indexed by operator type, linear in the graph.
+
+Every node is looked at once. After a rewrite only its neighbours are looked at again: the readers of the new values
+(as far downstream as any rule reaches), the new nodes, and the nodes that lost a reader.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable, Sequence
+
+import onnx_ir as ir
+
+from graphopt import walk
+from graphopt.pipeline.base import Context, RulePass
+from graphopt.rewrite import edit
+from graphopt.rewrite.builder import Builder
+from graphopt.rewrite.match import Match, Miss
+
+__all__ = ["Driver"]
+
+
+class Driver:
+    """Applies rule passes until none fires.
+
+    Args:
+        context: The model and what is known about it.
+        passes: The rules, in order of preference at a node.
+        check: Called with the name of a pass after each of its rewrites (debug mode).
+    """
+
+    def __init__(
+        self, context: Context, passes: Sequence[RulePass], check: Callable[[str], None] | None = None
+    ) -> None:
+        self._context = context
+        self._check = check
+        self._index: dict[str, list[RulePass]] = {}
+        for rule in passes:
+            for op_type in rule.ops:
+                self._index.setdefault(op_type, []).append(rule)
+        self._reach = max((rule.reach for rule in passes), default=1)
+        self._queue: collections.deque[ir.Node] = collections.deque()
+        self._queued: set[ir.Node] = set()
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.touched: dict[ir.Node, None] = {}
+
+    def enqueue(self, nodes: Iterable[ir.Node]) -> None:
+        """Asks for another look at ``nodes``."""
+        index, queued, queue = self._index, self._queued, self._queue
+        for node in nodes:
+            domain = node._domain  # noqa: SLF001 -- properties cost a third of this loop
+            key = f"{domain}::{node._op_type}" if domain else node._op_type  # noqa: SLF001
+            if key in index and node not in queued:
+                queued.add(node)
+                queue.append(node)
+
+    def enqueue_all(self) -> None:
+        """Asks for a look at every node of the model."""
+        for scope in walk.scopes(self._context.model):
+            self.enqueue(scope.graph)
+
+    def run(self) -> int:
+        """Rewrites until nothing applies.
+
+        Returns:
+            How many rewrites were made.
+        """
+        before = self.counts.total()
+        while self._queue:
+            node = self._queue.popleft()
+            self._queued.discard(node)
+            if node.graph is not None:
+                self._visit(node)
+        return self.counts.total() - before
+
+    def _visit(self, node: ir.Node) -> None:
+        key = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        if edit.is_dead(node):
+            return
+        if self._context.scope(node).function is not None and any(a.is_ref() for a in node.attributes.values()):
+            return
+        for rule in self._index[key]:
+            verdict = rule.match(node, self._context)
+            if isinstance(verdict, Miss):
+                self._context.note(rule.name, verdict)
+            elif verdict is not None and self._apply(rule, verdict):
+                self.counts[rule.name] += 1
+                if self._check is not None:
+                    self._check(rule.name)
+                return
+
+    def _apply(self, rule: RulePass, match: Match) -> bool:
+        root = match.root
+        if match.forward is not None:
+            stand_ins = match.forward
+            new_nodes: list[ir.Node] = []
+            for old, new in zip(root.outputs, stand_ins, strict=True):
+                if new is not None and not edit.can_stand_in(old, new):
+                    self._context.note(rule.name, Miss("it computes a graph output that cannot be renamed away", root))
+                    return False
+        else:
+            assert match.build is not None
+            builder = Builder(self._context, root)
+            stand_ins = [
+                builder.op("Identity", [new]) if new is not None and _must_wrap(old, new, builder) else new
+                for old, new in zip(root.outputs, match.build(builder), strict=True)
+            ]
+            new_nodes = builder.nodes
+        self._place(root, new_nodes, stand_ins)
+        dirty = self._redirect(root, stand_ins)
+        _, weakened = edit.erase_if_dead([root])
+        dirty += new_nodes
+        dirty += weakened
+        for node in new_nodes:
+            dirty += node.predecessors()
+        self.touched.update(dict.fromkeys(dirty))
+        self.enqueue(dirty)
+        return True
+
+    def _place(self, root: ir.Node, new_nodes: Sequence[ir.Node], stand_ins: Sequence[ir.Value | None]) -> None:
+        if not new_nodes:
+            return
+        final = {value for value in stand_ins if value is not None}
+        for node in new_nodes:
+            for output in node.outputs:
+                if output not in final or output.name is None:
+                    output.name = self._context.names.fresh(node.name or node.op_type)
+        root.prepend(new_nodes)
+        last = stand_ins[0].producer() if stand_ins[0] is not None else None
+        if last in new_nodes:
+            last.name, root.name = root.name, None
+        self._context.adopt(new_nodes)
+
+    def _redirect(self, root: ir.Node, stand_ins: Sequence[ir.Value | None]) -> list[ir.Node]:
+        shapes = self._context.shapes_or_none
+        readers: list[ir.Node] = []
+        for old, new in zip(root.outputs, stand_ins, strict=True):
+            if new is None:
+                continue
+            if new.producer() is not None:
+                if new.type is None:
+                    new.type = old.type
+                if new.shape is None:
+                    new.shape = old.shape
+                if shapes is not None:
+                    shapes.assume(new, like=old)
+            readers += edit.redirect(old, new)
+        return self._downstream(readers)
+
+    def _downstream(self, nodes: list[ir.Node]) -> list[ir.Node]:
+        found = dict.fromkeys(nodes)
+        edge = list(found)
+        for _ in range(self._reach - 1):
+            edge = [reader for node in edge for reader in node.successors() if reader not in found]
+            found.update(dict.fromkeys(edge))
+        return list(found)
+
+
+def _must_wrap(old: ir.Value, new: ir.Value, builder: Builder) -> bool:
+    """Whether ``new`` needs a node of its own to become the graph output that ``old`` is."""
+    fresh = new.producer() in builder.nodes
+    return old.is_graph_output() and not fresh and not edit.can_stand_in(old, new)

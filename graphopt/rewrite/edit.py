@@ -1,0 +1,101 @@
+"""The primitive edits of a graph. Only the driver and whole-graph passes call them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from graphopt import walk
+
+__all__ = ["can_stand_in", "erase", "erase_if_dead", "is_dead", "redirect"]
+
+
+def is_dead(node: ir.Node) -> bool:
+    """Whether nothing reads any output of the node."""
+    for output in node.outputs:
+        if output.is_graph_output() or output._uses:  # noqa: SLF001 -- uses() copies, and this is the hottest test
+            return False
+    return True
+
+
+def can_stand_in(old: ir.Value, new: ir.Value) -> bool:
+    """Whether ``new``, a value that exists already, can take the place of ``old`` everywhere.
+
+    Only a graph output is picky: its name and its place are the interface, so ``new`` must be a node output of the
+    same graph that is no output under a name of its own.
+    """
+    if old is new:
+        return False
+    if not old.is_graph_output():
+        return True
+    producer = new.producer()
+    return producer is not None and producer.graph is old.graph and not new.is_graph_output()
+
+
+def redirect(old: ir.Value, new: ir.Value) -> list[ir.Node]:
+    """Makes every reader of ``old`` read ``new``; as a graph output ``new`` takes over name and declared type.
+
+    Returns:
+        The nodes that read ``old`` before.
+    """
+    if old.is_graph_output():
+        graph = old.graph
+        assert graph is not None
+        name, old.name = old.name, None
+        new.name = name
+        new.type = old.type if old.type is not None else new.type
+        new.shape = old.shape
+        new.doc_string = old.doc_string or new.doc_string
+        for index, output in enumerate(graph.outputs):
+            if output is old:
+                graph.outputs[index] = new
+    users = []
+    for user, index in old.uses():
+        user.replace_input_with(index, new)
+        users.append(user)
+    return users
+
+
+def erase(node: ir.Node) -> list[ir.Value]:
+    """Takes ``node`` out of its graph and forgets what it and its subgraphs read.
+
+    Returns:
+        The values that were read.
+    """
+    read: list[ir.Value] = []
+    if node.attributes:
+        for graph in walk.subgraphs(node):
+            for inner in list(graph):
+                read.extend(erase(inner))
+    for index, value in enumerate(node.inputs):
+        if value is not None:
+            read.append(value)
+            node.replace_input_with(index, None)
+    if node.graph is not None:
+        node.graph.remove(node)
+    return read
+
+
+def erase_if_dead(roots: Iterable[ir.Node]) -> tuple[list[ir.Node], list[ir.Node]]:
+    """Erases each of ``roots`` that is dead, then what dies with it.
+
+    Returns:
+        The erased nodes, and the nodes that survive but lost a reader.
+    """
+    pending = list(roots)
+    erased: list[ir.Node] = []
+    weakened: dict[ir.Node, None] = {}
+    while pending:
+        node = pending.pop()
+        if node.graph is None:
+            continue
+        if not is_dead(node):
+            weakened[node] = None
+            continue
+        erased.append(node)
+        for value in erase(node):
+            producer = value.producer()
+            if producer is not None:
+                pending.append(producer)
+    return erased, [node for node in weakened if node.graph is not None]

@@ -1,0 +1,26 @@
+"""graphopt's pass library: one pass a file, declared here, found through the same entry point as anyone's.
+
+The order of the catalogue is the order in which presets run.
+"""
+
+from __future__ import annotations
+
+from graphopt.pipeline.registry import Entry
+
+__all__ = ["CATALOGUE"]
+
+_CLEANUP = ("default", "exact", "cleanup", "ort-cpu", "ort-cuda")
+_EXACT = ("default", "exact", "ort-cpu", "ort-cuda")
+_NUMERIC = ("default", "ort-cpu", "ort-cuda")
+
+
+def _entry(class_name: str, module: str, presets: tuple[str, ...]) -> Entry:
+    return Entry(f"graphopt_passes.{module}", class_name, presets)
+
+
+CATALOGUE: dict[str, Entry] = {
+    "eliminate-dead-nodes": _entry("EliminateDeadNodes", "eliminate_dead_nodes", _CLEANUP),
+    "hoist-constants": _entry("HoistConstants", "hoist_constants", _EXACT),
+    "eliminate-identity": _entry("EliminateIdentity", "eliminate_identity", _CLEANUP),
+    "fuse-conv-batchnorm": _entry("FuseConvBatchNorm", "fuse_conv_batchnorm", _NUMERIC),
+}

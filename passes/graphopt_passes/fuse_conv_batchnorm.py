@@ -1,0 +1,56 @@
+"""Folds a BatchNormalization into the convolution before it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import onnx_ir as ir
+
+from graphopt.pipeline.base import Context, RulePass, Safety
+from graphopt.rewrite.match import Match, Miss
+from graphopt_passes._channels import batchnorm_affine, scale_output_channels
+
+__all__ = ["FuseConvBatchNorm"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FuseConvBatchNorm(RulePass):
+    """Folds an inference BatchNormalization into the Conv, ConvTranspose or Gemm before it.
+
+    What it does:
+        With ``s = scale / sqrt(var + epsilon)``, per output channel ``W' = W * s`` and
+        ``B' = (B - mean) * s + bias``. Computed in float64, stored in the weight's dtype.
+
+    Before:
+        ``c = Conv(x, W, B); y = BatchNormalization(c, scale, bias, mean, var)``
+
+    After:
+        ``y = Conv(x, W', B')``
+
+    Does not apply when:
+        - the convolution's result is read by anything else, or is a graph output;
+        - a weight or a statistic is not constant, or can be overridden by the caller;
+        - the BatchNormalization trains, or has more than one used output;
+        - the Gemm scales its bias away (``beta`` other than 1 is folded first) or its bias has a batch axis.
+
+    Safety:
+        Numeric: rounding of the folded weights. Weights shared with other nodes are copied, not changed.
+    """
+
+    name = "fuse-conv-batchnorm"
+    safety = Safety.NUMERIC
+    ops = ("BatchNormalization",)
+
+    def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
+        linear = context.producer(node.inputs[0], "Conv", "ConvTranspose", "Gemm")
+        if linear is None:
+            return None
+        if not context.only_reader(linear.outputs[0], node) or linear.graph is not node.graph:
+            return Miss("the convolution's result is read elsewhere", node)
+        affine = batchnorm_affine(node, context)
+        if isinstance(affine, str):
+            return Miss(affine, node)
+        scaled = scale_output_channels(linear, *affine, context)
+        if isinstance(scaled, str):
+            return Miss(scaled, node)
+        return Match(node, build=scaled)
