@@ -1,0 +1,146 @@
+"""Options that several commands share, and the kinds of values they take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from graphopt.errors import UsageError
+from graphopt.pipeline import spec
+
+__all__ = ["MODEL", "OUTPUT", "Shapes", "check_output", "names", "one_output", "reporting", "running", "verification"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Shapes = dict[str, tuple[int, ...]]
+
+MODEL = click.Path(path_type=Path)
+"""A model to read; :func:`graphopt.load` says what is wrong with it, better than click could."""
+
+OUTPUT = click.Path(path_type=Path)
+
+
+class _InputShape(click.ParamType[tuple[str, tuple[int, ...]]]):
+    """``name:1,3,224,224``; the last colon counts, because names made by torch and TensorFlow contain some."""
+
+    name = "NAME:DIMS"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        if isinstance(value, tuple):
+            return value
+        name, colon, dims = value.rpartition(":")
+        try:
+            shape = tuple(int(dim) for dim in dims.split(",")) if dims.strip() else ()
+        except ValueError:
+            colon = ""
+        if not colon or not name or any(dim < 0 for dim in shape):
+            self.fail(f"'{value}' is no input shape; write NAME:1,3,224,224 (a scalar: NAME:)", param, ctx)
+        return name, shape
+
+
+class _Size(click.ParamType[int]):
+    """``6GB``, ``512M`` or plain bytes."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            size = spec.size(value)
+        except ValueError:
+            size = 0
+        if size <= 0:
+            self.fail(f"'{value}' is no size; write 6GB, 512MB or a number of bytes", param, ctx)
+        return size
+
+
+def _gather(ctx: click.Context, param: click.Parameter, pairs: Sequence[tuple[str, tuple[int, ...]]]) -> Shapes:
+    shapes: Shapes = {}
+    for name, shape in pairs:
+        if shapes.setdefault(name, shape) != shape:
+            raise click.BadParameter(f"input '{name}' is given two shapes", ctx, param)
+    return shapes
+
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout, and no tables.")
+_QUIET = click.option("-q", "--quiet", is_flag=True, help="Print errors only; the exit code tells the rest.")
+_VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Print each step.")
+_PROVIDER = click.option(
+    "--provider", default="cpu", metavar="EP", show_default=True, help="cpu, cuda, auto, or any that ONNX Runtime has."
+)
+_SHAPE = click.option(
+    "--input-shape",
+    "shapes",
+    type=_InputShape(),
+    multiple=True,
+    callback=_gather,
+    help="Concrete shape of an input, for example x:1,3,224,224. Repeatable.",
+)
+_SEED = click.option("--seed", type=int, default=0, show_default=True, help="Of generated inputs.")
+_FEEDS = click.option("--inputs", type=MODEL, metavar="NPZ", help="Run on these inputs, not on generated ones.")
+_TIME = click.option(
+    "--time-limit", type=click.FloatRange(min=0, min_open=True), default=600.0, metavar="SECONDS", show_default=True,
+    help="For verification.",
+)  # fmt: skip
+_MEMORY = click.option("--memory-limit", type=_Size(), help="For verification, for example 6GB.")
+_LIBRARY = click.option(
+    "--custom-ops", type=click.Path(), multiple=True, metavar="LIBRARY", help="Custom-operator library. Repeatable."
+)
+
+
+def reporting(command: Command) -> Command:
+    """Adds ``--json``, ``-q`` and ``-v``."""
+    return _JSON(_QUIET(_VERBOSE(command)))
+
+
+def running(command: Command) -> Command:
+    """Adds what every command that runs a model takes: shapes, provider, seed."""
+    return _SHAPE(_PROVIDER(_SEED(command)))
+
+
+def verification(command: Command) -> Command:
+    """Adds what verification takes."""
+    return running(_FEEDS(_TIME(_MEMORY(_LIBRARY(command)))))
+
+
+def names(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> list[str]:
+    """Callback of options that are repeatable or comma-separated."""
+    return spec.split(value)
+
+
+def check_output(path: Path) -> None:
+    """Fails before the work is done rather than after it, when ``path`` cannot be written.
+
+    Raises:
+        SaveError: Its folder is missing or read-only, or it is not a plain file.
+    """
+    import os
+
+    from graphopt.errors import SaveError
+
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise SaveError(f"cannot write {path}: there is no folder {folder}", hint="Create it first.")
+    if path.exists() and not path.is_file():
+        raise SaveError(f"cannot write {path}: it is not a plain file")
+    if not os.access(folder, os.W_OK):
+        raise SaveError(f"cannot write {path}: the folder {folder} is not writable")
+
+
+def one_output(given: Path | None, option: Path | None) -> Path:
+    """The output path, named as an argument or with ``-o``.
+
+    Raises:
+        UsageError: Neither, or both.
+    """
+    if (given is None) == (option is None):
+        problem = "the output is named twice" if given else "no output is named"
+        raise UsageError(problem, hint="Write 'in.onnx out.onnx', or 'in.onnx -o out.onnx'.")
+    path = given or option
+    assert path is not None
+    return path
