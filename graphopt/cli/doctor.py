@@ -17,6 +17,7 @@ import click
 from graphopt.cli import options
 from graphopt.cli.terminal import Terminal
 from graphopt.errors import ExitCode
+from graphopt.human import byte_size
 from graphopt.version import __version__
 
 if TYPE_CHECKING:
@@ -161,8 +162,6 @@ def _passes() -> tuple[int, dict[str, str]]:
 
 
 def _system() -> dict[str, str]:
-    from graphopt.pipeline.report import human_bytes
-
     facts = {
         "graphopt": __version__,
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
@@ -170,7 +169,7 @@ def _system() -> dict[str, str]:
         "processors": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
     }
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        facts["memory"] = human_bytes(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        facts["memory"] = byte_size(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return facts
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,11 +11,7 @@ import graphopt
 from graphopt.cli import options
 from graphopt.cli.terminal import Terminal
 from graphopt.errors import ExitCode
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
-    from graphopt.benchmark.table import BenchTable
+from graphopt.human import byte_size
 
 __all__ = ["command"]
 
@@ -90,14 +85,27 @@ def command(
             **settings,
         )
     terminal.show(report)
+    # In place, the original has to be timed before it is gone.
+    in_place = target.exists() and target.samefile(model)
+    if not in_place:
+        graphopt.save(optimized, target, external_data=external_data)
     table = None
     if bench:
-        with terminal.progress("bench"):
-            table = _bench(model, optimized, shapes=shapes, provider=provider, seed=seed)
+        with terminal.progress("bench") as progress:
+            after = optimized if in_place else target
+            table = graphopt.bench(
+                [model, after],
+                shapes=shapes,
+                provider=provider,
+                seed=seed,
+                custom_ops=settings["custom_ops"],
+                progress=options.percentage(progress),
+            )
         terminal.show("")
         terminal.show(table)
-    graphopt.save(optimized, target, external_data=external_data)
-    terminal.show(_written(target, size_before))
+    if in_place:
+        graphopt.save(optimized, target, external_data=external_data)
+    terminal.show(f"\nwrote {target}  {byte_size(target.stat().st_size)}, was {byte_size(size_before)}")
     terminal.result(
         {
             "input": str(model),
@@ -107,17 +115,3 @@ def command(
         }
     )
     return ExitCode.UNPROVEN if report.status == "unproven" else ExitCode.OK
-
-
-def _bench(before: Path, after: ir.Model, **settings: Any) -> BenchTable:
-    # Timed from a temporary copy: the output may be the input, and is replaced only once everything has gone well.
-    with tempfile.TemporaryDirectory(prefix="graphopt-") as folder:
-        copy = Path(folder) / "optimized.onnx"
-        graphopt.save(after, copy)
-        return graphopt.bench([before, copy], **settings)
-
-
-def _written(path: Path, size_before: int) -> str:
-    from graphopt.pipeline.report import human_bytes
-
-    return f"\nwrote {path}  {human_bytes(path.stat().st_size)}, was {human_bytes(size_before)}"

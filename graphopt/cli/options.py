@@ -11,7 +11,20 @@ import click
 from graphopt.errors import UsageError
 from graphopt.pipeline import spec
 
-__all__ = ["MODEL", "OUTPUT", "Shapes", "check_output", "names", "one_output", "reporting", "running", "verification"]
+__all__ = [
+    "CUSTOM_OPS",
+    "MODEL",
+    "OUTPUT",
+    "SHAPE",
+    "Shapes",
+    "check_output",
+    "names",
+    "one_output",
+    "percentage",
+    "reporting",
+    "running",
+    "verification",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Shapes = dict[str, tuple[int, ...]]
@@ -22,41 +35,24 @@ MODEL = click.Path(path_type=Path)
 OUTPUT = click.Path(path_type=Path)
 
 
-class _InputShape(click.ParamType[tuple[str, tuple[int, ...]]]):
-    """``name:1,3,224,224``; the last colon counts, because names made by torch and TensorFlow contain some."""
-
-    name = "NAME:DIMS"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        if isinstance(value, tuple):
-            return value
-        name, colon, dims = value.rpartition(":")
-        try:
-            shape = tuple(int(dim) for dim in dims.split(",")) if dims.strip() else ()
-        except ValueError:
-            colon = ""
-        if not colon or not name or any(dim < 0 for dim in shape):
-            self.fail(f"'{value}' is no input shape; write NAME:1,3,224,224 (a scalar: NAME:)", param, ctx)
-        return name, shape
+def _input_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Reads ``name:1,3,224,224``; the last colon counts, because names made by torch and TensorFlow contain some."""
+    name, _, dims = text.rpartition(":")
+    sizes = [dim.strip() for dim in dims.split(",")] if dims.strip() else []
+    if not name or not all(size.isdecimal() for size in sizes):
+        raise click.BadParameter(f"'{text}' is no input shape; write NAME:1,3,224,224 (a scalar: NAME:)")
+    return name, tuple(int(size) for size in sizes)
 
 
-class _Size(click.ParamType[int]):
-    """``6GB``, ``512M`` or plain bytes."""
-
-    name = "SIZE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            size = spec.size(value)
-        except ValueError:
-            size = 0
-        if size <= 0:
-            self.fail(f"'{value}' is no size; write 6GB, 512MB or a number of bytes", param, ctx)
-        return size
+def _byte_size(text: str) -> int:
+    """Reads ``6GB``, ``512M`` or plain bytes."""
+    try:
+        size = spec.size(text)
+    except ValueError:
+        size = 0
+    if size <= 0:
+        raise click.BadParameter(f"'{text}' is no size; write 6GB, 512MB or a number of bytes")
+    return size
 
 
 def _gather(ctx: click.Context, param: click.Parameter, pairs: Sequence[tuple[str, tuple[int, ...]]]) -> Shapes:
@@ -73,10 +69,11 @@ _VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Print each step."
 _PROVIDER = click.option(
     "--provider", default="cpu", metavar="EP", show_default=True, help="cpu, cuda, auto, or any that ONNX Runtime has."
 )
-_SHAPE = click.option(
+SHAPE = click.option(
     "--input-shape",
     "shapes",
-    type=_InputShape(),
+    type=_input_shape,
+    metavar="NAME:DIMS",
     multiple=True,
     callback=_gather,
     help="Concrete shape of an input, for example x:1,3,224,224. Repeatable.",
@@ -87,8 +84,8 @@ _TIME = click.option(
     "--time-limit", type=click.FloatRange(min=0, min_open=True), default=600.0, metavar="SECONDS", show_default=True,
     help="For verification.",
 )  # fmt: skip
-_MEMORY = click.option("--memory-limit", type=_Size(), help="For verification, for example 6GB.")
-_LIBRARY = click.option(
+_MEMORY = click.option("--memory-limit", type=_byte_size, metavar="SIZE", help="For verification, for example 6GB.")
+CUSTOM_OPS = click.option(
     "--custom-ops", type=click.Path(), multiple=True, metavar="LIBRARY", help="Custom-operator library. Repeatable."
 )
 
@@ -100,17 +97,22 @@ def reporting(command: Command) -> Command:
 
 def running(command: Command) -> Command:
     """Adds what every command that runs a model takes: shapes, provider, seed."""
-    return _SHAPE(_PROVIDER(_SEED(command)))
+    return SHAPE(_PROVIDER(_SEED(command)))
 
 
 def verification(command: Command) -> Command:
     """Adds what verification takes."""
-    return running(_FEEDS(_TIME(_MEMORY(_LIBRARY(command)))))
+    return running(_FEEDS(_TIME(_MEMORY(CUSTOM_OPS(command)))))
 
 
 def names(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> list[str]:
     """Callback of options that are repeatable or comma-separated."""
     return spec.split(value)
+
+
+def percentage(progress: Callable[[str], None]) -> Callable[[str, float], None]:
+    """A progress function that takes a fraction too, on top of one that takes a text."""
+    return lambda what, done: progress(f"{what}  {done:.0%}")
 
 
 def check_output(path: Path) -> None:
