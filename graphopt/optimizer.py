@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import onnx_ir as ir
 
 from graphopt.errors import NotEquivalent
+from graphopt.interop import ir_passes
 from graphopt.interop.kinds import Source
 from graphopt.pipeline import registry, runner
 from graphopt.pipeline.base import Context, Pass, Safety, Target
@@ -27,12 +28,12 @@ _PRESET = {Target.PORTABLE: "default", Target.ORT_CPU: "ort-cpu", Target.ORT_CUD
 
 
 @overload
-def optimize(source: Any, passes: Iterable[str | Pass] | None = ..., *, with_report: Literal[False] = ..., **options: Any) -> Any: ...
+def optimize(source: Any, passes: Iterable[str | Pass | ir.passes.PassBase] | None = ..., *, with_report: Literal[False] = ..., **options: Any) -> Any: ...
 @overload
-def optimize(source: Any, passes: Iterable[str | Pass] | None = ..., *, with_report: Literal[True], **options: Any) -> tuple[Any, Report]: ...
+def optimize(source: Any, passes: Iterable[str | Pass | ir.passes.PassBase] | None = ..., *, with_report: Literal[True], **options: Any) -> tuple[Any, Report]: ...
 def optimize(
     source: Any,
-    passes: Iterable[str | Pass] | None = None,
+    passes: Iterable[str | Pass | ir.passes.PassBase] | None = None,
     *,
     skip: Iterable[str] = (),
     target: str = "portable",
@@ -56,7 +57,7 @@ def optimize(
 
     Args:
         source: A path, an ``onnx_ir.Model``, an ``onnx.ModelProto`` or an ``onnx_graphsurgeon.Graph``; never changed.
-        passes: Pass specs, presets or pass objects; the target's preset if ``None``.
+        passes: Pass specs, presets, pass objects or stock onnx_ir passes; the target's preset if ``None``.
         skip: Names of passes to leave out.
         target: ``portable``, ``ort-cpu`` or ``ort-cuda``.
         exact: Only passes that change no bit of any result.
@@ -85,7 +86,8 @@ def optimize(
         LimitReached: Validation ran out of time or memory.
     """
     platform = _target(target)
-    chosen = registry.resolve([_PRESET[platform]] if passes is None else passes, skip)
+    wanted = [_PRESET[platform]] if passes is None else [_as_pass(one) for one in passes]
+    chosen = registry.resolve(wanted, skip)
     if exact:
         chosen = [one for one in chosen if one.safety is Safety.EXACT]
     origin = Source.of(source, allow_loss=allow_loss)
@@ -110,6 +112,10 @@ def optimize(
         model, report = job.run(chosen)
     result = origin.give_back(model)
     return (result, report) if with_report else result
+
+
+def _as_pass(item: str | Pass | ir.passes.PassBase) -> str | Pass:
+    return ir_passes.wrap(item) if isinstance(item, ir.passes.PassBase) else item
 
 
 def _target(name: str) -> Target:

@@ -123,6 +123,12 @@ class Context:
         self.examples: dict[tuple[str, str], str] = {}
         self._scopes = {scope.graph: scope for scope in walk.scopes(model)}
 
+    def refresh(self) -> None:
+        """Forgets what is known, after a pass that does not say what it changed."""
+        self._scopes = {scope.graph: scope for scope in walk.scopes(self.model)}
+        self.__dict__.pop("names", None)
+        self.__dict__.pop("shapes", None)
+
     @functools.cached_property
     def names(self) -> Names:
         """Every name in use."""
@@ -193,7 +199,12 @@ class Context:
         return node
 
     def new_constant(
-        self, near: ir.Node, contents: npt.NDArray[Any] | ir.TensorProtocol, name: str | None = None
+        self,
+        near: ir.Node,
+        contents: npt.NDArray[Any] | ir.TensorProtocol,
+        name: str | None = None,
+        *,
+        as_node: bool = False,
     ) -> ir.Value:
         """A new constant visible to ``near``: an initializer of its graph, a Constant node inside functions.
 
@@ -201,6 +212,7 @@ class Context:
             near: The node that will read it, or before which it is needed.
             contents: The tensor.
             name: What to call it, made unique.
+            as_node: Make a Constant node wherever it is, as a graph output needs.
         """
         graph = near.graph
         assert graph is not None
@@ -209,15 +221,13 @@ class Context:
             tensor: ir.TensorProtocol = ir.tensor(np.ascontiguousarray(contents).reshape(np.shape(contents)))
         else:
             tensor = contents
-        shape, tensor_type = ir.Shape(tensor.shape), ir.TensorType(tensor.dtype)
-        if self._scopes[graph].function is not None:
+        tensor.name = name
+        value = edit.constant_value(name, tensor)
+        if as_node or self._scopes[graph].function is not None:
             node = ir.node("Constant", [], {"value": ir.AttrTensor("value", tensor)}, name=name)
             graph.insert_before(near, node)
-            value = node.outputs[0]
-            value.name, value.shape, value.type = name, shape, tensor_type
-            return value
-        tensor.name = name
-        value = ir.Value(name=name, shape=shape, type=tensor_type, const_value=tensor)
+            node.outputs[0].name, node.outputs[0].shape, node.outputs[0].type = name, value.shape, value.type
+            return node.outputs[0]
         graph.register_initializer(value)
         return value
 

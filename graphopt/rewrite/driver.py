@@ -127,7 +127,7 @@ class Driver:
                     output.name = self._context.names.fresh(node.name or node.op_type)
         root.prepend(new_nodes)
         last = stand_ins[0].producer() if stand_ins[0] is not None else None
-        if last in new_nodes:
+        if last is not None and last in new_nodes:
             last.name, root.name = root.name, None
         self._context.adopt(new_nodes)
 

@@ -8,7 +8,14 @@ import onnx_ir as ir
 
 from graphopt import walk
 
-__all__ = ["can_stand_in", "erase", "erase_if_dead", "is_dead", "redirect"]
+__all__ = ["can_stand_in", "constant_value", "erase", "erase_if_dead", "is_dead", "redirect"]
+
+
+def constant_value(name: str | None, tensor: ir.TensorProtocol) -> ir.Value:
+    """A value that holds ``tensor``, ready to be registered as an initializer."""
+    return ir.Value(
+        name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
 
 
 def is_dead(node: ir.Node) -> bool:

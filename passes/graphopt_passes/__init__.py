@@ -21,6 +21,9 @@ def _entry(class_name: str, module: str, presets: tuple[str, ...]) -> Entry:
 CATALOGUE: dict[str, Entry] = {
     "eliminate-dead-nodes": _entry("EliminateDeadNodes", "eliminate_dead_nodes", _CLEANUP),
     "hoist-constants": _entry("HoistConstants", "hoist_constants", _EXACT),
+    "fold-if": _entry("FoldIf", "fold_if", _EXACT),
+    "fold-shapes": _entry("FoldShapes", "fold_shapes", _EXACT),
+    "fold-constants": _entry("FoldConstants", "fold_constants", _EXACT),
     "eliminate-identity": _entry("EliminateIdentity", "eliminate_identity", _CLEANUP),
     "fuse-conv-batchnorm": _entry("FuseConvBatchNorm", "fuse_conv_batchnorm", _NUMERIC),
 }

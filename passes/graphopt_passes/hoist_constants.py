@@ -52,9 +52,7 @@ class HoistConstants(GraphPass):
                     continue
                 name, old.name = old.name, None
                 tensor.name = name
-                new = ir.Value(
-                    name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-                )
+                new = edit.constant_value(name, tensor)
                 scope.graph.register_initializer(new)
                 touched += edit.redirect(old, new)
                 edit.erase(node)

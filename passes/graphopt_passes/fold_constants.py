@@ -1,0 +1,290 @@
+"""Computes now what depends on constants alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+
+import onnx_ir as ir
+
+from graphopt import runtime, walk
+from graphopt.analysis.effects import is_deterministic
+from graphopt.errors import ModelError
+from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
+from graphopt.rewrite import edit
+from graphopt.rewrite.match import Miss
+
+__all__ = ["FoldConstants"]
+
+_NEVER = frozenset({"Constant", "DequantizeLinear"})
+_BOUNDED_BY_INPUT = frozenset({"NonZero", "Unique", "Compress", "NonMaxSuppression"})
+_SCRATCH_LIMIT = 1 << 28
+_WORK_LIMIT = 1 << 34
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldConstants(GraphPass):
+    """Computes now what depends on constants alone.
+
+    What it does:
+        All foldable nodes of a graph run in one ONNX Runtime session, on the kernels that would run them later;
+        what the rest of the graph reads of them becomes constants.
+
+    Before:
+        ``a = Transpose(w); b = Mul(a, c); y = MatMul(x, b)``
+
+    After:
+        ``y = MatMul(x, b)`` with initializer ``b``
+
+    Does not apply when:
+        - a node is random, stateful, of an unknown domain, or has subgraphs;
+        - it dequantizes a weight: that would undo a compression;
+        - the size of its result is not known beforehand, or is too large to try;
+        - the model would grow: per connected part, the bytes of the results less the bytes of the weights that die
+          with it may add up to ``max_bytes`` over the model, smallest first.
+
+    Safety:
+        Exact on the CPU provider, whose kernels compute the constants.
+
+    Attributes:
+        max_bytes: How many bytes the model may grow by, in total.
+    """
+
+    name = "fold-constants"
+    safety = Safety.EXACT
+
+    max_bytes: int = 1 << 20
+
+    def run(self, model: ir.Model, context: Context) -> Outcome:
+        budget = self.max_bytes - model.meta.get(_SPENT, 0)
+        count = 0
+        touched: list[ir.Node] = []
+        for scope in list(walk.scopes(model)):
+            chosen: list[_Part] = []
+            parts = [_measure(nodes, context) for nodes in _connected(_candidates(scope, context), context)]
+            for part in sorted(parts, key=lambda one: one.growth):
+                fitting = _shrink_to(budget, part, context)
+                if fitting.nodes:
+                    chosen.append(fitting)
+                    budget -= max(fitting.growth, 0)
+            for part, tensors in _evaluate(chosen, scope, context):
+                count += len(part.nodes)
+                touched += _put(part, tensors, context)
+        model.meta[_SPENT] = self.max_bytes - budget
+        return Outcome(count, touched)
+
+
+_SPENT = "graphopt.fold-constants.spent"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Part:
+    """Foldable nodes that hang together, in execution order.
+
+    Attributes:
+        nodes: The nodes.
+        frontier: Their values that other nodes or the graph's outputs need.
+        growth: Bytes of the frontier less the bytes of the constants that nothing else reads.
+    """
+
+    nodes: list[ir.Node]
+    frontier: list[ir.Value]
+    growth: int
+
+
+def _candidates(scope: walk.Scope, context: Context) -> list[ir.Node]:
+    folded: set[ir.Value] = set()
+    nodes: list[ir.Node] = []
+    for node in scope.graph:
+        if node.domain or node.op_type in _NEVER or not node.outputs:
+            continue
+        if not all(value is None or value in folded or context.constant(value) is not None for value in node.inputs):
+            continue
+        if not _is_safe(node, context):
+            continue
+        nodes.append(node)
+        folded.update(node.outputs)
+    return nodes
+
+
+def _is_safe(node: ir.Node, context: Context) -> bool:
+    if not is_deterministic(node) or any(a.is_ref() or a.type in _GRAPHS for a in node.attributes.values()):
+        return False
+    sizes = [_bytes_of(value, context) for value in node.outputs if value.name]
+    if None in sizes:
+        inputs = [_bytes_of(value, context) for value in node.inputs if value is not None]
+        return node.op_type in _BOUNDED_BY_INPUT and None not in inputs
+    return sum(size for size in sizes if size is not None) <= _SCRATCH_LIMIT and _work(node, context) <= _WORK_LIMIT
+
+
+_GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
+
+
+def _elements(value: ir.Value, context: Context) -> int | None:
+    shape = context.shapes.of(value)
+    if shape is None or not all(isinstance(dim, int) for dim in shape):
+        return None
+    return math.prod(dim for dim in shape if isinstance(dim, int))
+
+
+def _bytes_of(value: ir.Value, context: Context) -> int | None:
+    """Size of a tensor of a plain numeric type and known shape; ``None`` otherwise."""
+    dtype, elements = context.shapes.dtype(value), _elements(value, context)
+    if dtype is None or elements is None or dtype not in _FOLDABLE_DTYPES:
+        return None
+    return math.ceil(elements * float(dtype.itemsize))
+
+
+_FOLDABLE_DTYPES = frozenset(
+    getattr(ir.DataType, name)
+    for name in (
+        "FLOAT", "DOUBLE", "FLOAT16", "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64",
+    )
+)  # fmt: skip
+
+
+def _work(node: ir.Node, context: Context) -> int:
+    """An upper bound of the multiplications of the costly operators: elements of each pair of operands that meet."""
+    if node.op_type not in ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "ConvInteger", "MatMulInteger"):
+        return 0
+    result = max((_elements(value, context) or 0 for value in node.outputs), default=0)
+    return result * max((_elements(value, context) or 0 for value in node.inputs[1:] if value is not None), default=0)
+
+
+def _connected(nodes: Sequence[ir.Node], context: Context) -> list[list[ir.Node]]:
+    """Splits candidates into parts linked by a value that one computes, or by a weight that they share."""
+    parent: dict[ir.Node, ir.Node] = {node: node for node in nodes}
+
+    def find(node: ir.Node) -> ir.Node:
+        while parent[node] is not node:
+            parent[node] = node = parent[parent[node]]
+        return node
+
+    first_reader: dict[ir.Value, ir.Node] = {}
+    for node in nodes:
+        for value in node.inputs:
+            producer = value.producer() if value is not None else None
+            if producer is not None and producer in parent:
+                parent[find(node)] = find(producer)
+            elif value is not None and _constant_bytes(value, context) >= _SHARED_WEIGHT:
+                parent[find(node)] = find(first_reader.setdefault(value, node))
+    members: dict[ir.Node, list[ir.Node]] = {}
+    for node in nodes:
+        members.setdefault(find(node), []).append(node)
+    return list(members.values())
+
+
+_SHARED_WEIGHT = 1024
+"""Smaller constants may be counted as dying twice; they would only tie unrelated parts together."""
+
+
+def _constant_bytes(value: ir.Value, context: Context) -> int:
+    tensor = context.constant(value)
+    return tensor.nbytes if tensor is not None else 0
+
+
+def _measure(nodes: list[ir.Node], context: Context) -> _Part:
+    inside = set(nodes)
+    frontier = [
+        value
+        for node in nodes
+        for value in node.outputs
+        if value.is_graph_output() or any(use.node not in inside for use in value.uses())
+    ]
+    read = {value for node in nodes for value in node.inputs if value is not None and value.producer() not in inside}
+    dying = sum(
+        _constant_bytes(value, context)
+        for value in read
+        if not value.is_graph_output() and all(use.node in inside for use in value.uses())
+    )
+    return _Part(nodes, frontier, sum(_bytes_of(value, context) or 0 for value in frontier) - dying)
+
+
+def _shrink_to(budget: int, part: _Part, context: Context) -> _Part:
+    """Takes the nodes that blow a part up, and what depends on them, out of it until it fits the budget."""
+    for _ in range(_SHRINK_ATTEMPTS):
+        if not part.nodes or part.growth <= max(budget, 0):
+            return part
+        left_out = {max(part.nodes, key=lambda node: _blow_up(node, context))}
+        kept = []
+        for node in part.nodes:
+            if node in left_out or any(producer in left_out for producer in node.predecessors()):
+                left_out.add(node)
+            else:
+                kept.append(node)
+        part = _measure(kept, context)
+    return _Part([], [], 0)
+
+
+_SHRINK_ATTEMPTS = 64
+
+
+def _blow_up(node: ir.Node, context: Context) -> int:
+    written = sum(_bytes_of(value, context) or 0 for value in node.outputs)
+    return written - sum(_bytes_of(value, context) or 0 for value in node.inputs if value is not None)
+
+
+def _evaluate(
+    parts: list[_Part], scope: walk.Scope, context: Context
+) -> Iterator[tuple[_Part, list[ir.TensorProtocol]]]:
+    """Runs parts in one session; if that fails, halves them until the part that cannot run stands alone."""
+    wanted = [value for part in parts for value in part.frontier]
+    if not parts:
+        return
+    failures: tuple[type[Exception], ...] = (ModelError, *runtime.ort_errors())
+    try:
+        arrays = runtime.open_session(_as_model(parts, wanted, scope, context), optimization="off").run(None, {})
+    except failures:
+        if len(parts) == 1:
+            context.note(FoldConstants.name, Miss("ONNX Runtime cannot compute it", parts[0].nodes[0]))
+            return
+        middle = len(parts) // 2
+        yield from _evaluate(parts[:middle], scope, context)
+        yield from _evaluate(parts[middle:], scope, context)
+        return
+    results = iter(arrays)
+    for part in parts:
+        yield part, [ir.tensor(next(results)) for _ in part.frontier]
+
+
+def _as_model(parts: list[_Part], outputs: list[ir.Value], scope: walk.Scope, context: Context) -> ir.Model:
+    copies: dict[ir.Value, ir.Value] = {}
+    initializers: list[ir.Value] = []
+
+    def copy(value: ir.Value | None) -> ir.Value | None:
+        if value is None or value in copies:
+            return value if value is None else copies[value]
+        tensor = context.constant(value)
+        assert tensor is not None
+        copies[value] = edit.constant_value(f"v{len(copies)}", tensor)
+        initializers.append(copies[value])
+        return copies[value]
+
+    nodes = []
+    for part in parts:
+        for node in part.nodes:
+            inputs = [copy(value) for value in node.inputs]
+            twin = ir.Node("", node.op_type, inputs, node.attributes.values(), num_outputs=len(node.outputs))
+            for value, output in zip(node.outputs, twin.outputs, strict=True):
+                output.name = f"v{len(copies)}" if value.name else ""
+                copies[value] = output
+            nodes.append(twin)
+    results = [copies[value] for value in outputs]
+    for value, result in zip(outputs, results, strict=True):
+        dtype, shape = context.shapes.dtype(value), context.shapes.of(value)
+        result.type = ir.TensorType(dtype) if dtype is not None else None
+        result.shape = ir.Shape([dim if isinstance(dim, int) else None for dim in shape]) if shape is not None else None
+    graph = ir.Graph([], results, nodes=nodes, initializers=initializers, opset_imports=dict(scope.opset), name="fold")
+    return ir.Model(graph, ir_version=context.model.ir_version)
+
+
+def _put(part: _Part, tensors: list[ir.TensorProtocol], context: Context) -> list[ir.Node]:
+    """Puts the results in place of the nodes that computed them; returns the nodes that read them now."""
+    touched: list[ir.Node] = []
+    for value, tensor in zip(part.frontier, tensors, strict=True):
+        producer = value.producer()
+        assert producer is not None
+        touched += edit.redirect(value, context.new_constant(producer, tensor, value.name, as_node=value.is_graph_output()))
+    _, weakened = edit.erase_if_dead(reversed(part.nodes))
+    return touched + weakened

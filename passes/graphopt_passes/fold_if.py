@@ -1,0 +1,87 @@
+"""Replaces an If whose condition is constant by the branch it takes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import onnx_ir as ir
+
+from graphopt import walk
+from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
+from graphopt.rewrite import edit
+
+__all__ = ["FoldIf"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldIf(GraphPass):
+    """Replaces an If whose condition is constant by the branch it takes.
+
+    What it does:
+        The nodes and constants of the branch move to the place of the If; the other branch goes away.
+
+    Before:
+        ``y = If (true) <then_branch = {t = Relu(x)}, else_branch = {e = Neg(x)}>``
+
+    After:
+        ``y = Relu(x)``
+
+    Does not apply when:
+        - the condition is not constant, or can be overridden by the caller.
+
+    Safety:
+        Exact.
+    """
+
+    name = "fold-if"
+    safety = Safety.EXACT
+
+    def run(self, model: ir.Model, context: Context) -> Outcome:
+        count = 0
+        touched: list[ir.Node] = []
+        for scope in walk.scopes(model):
+            # The list is taken now; an If that arrives with an inlined branch is appended and seen in its turn.
+            pending = [node for node in scope.graph if node.op_type == "If" and not node.domain]
+            for node in pending:
+                condition = context.scalar(node.inputs[0])
+                if condition is None:
+                    continue
+                taken = node.attributes["then_branch" if condition else "else_branch"]
+                if taken.is_ref():
+                    continue
+                moved = _inline(node, taken.as_graph(), context)
+                pending += [inner for inner in moved if inner.op_type == "If" and not inner.domain]
+                touched += moved
+                count += 1
+        return Outcome(count, touched)
+
+
+def _inline(node: ir.Node, branch: ir.Graph, context: Context) -> list[ir.Node]:
+    """Moves ``branch`` in front of the If ``node`` and removes the If; returns what moved and what reads it."""
+    parent = node.graph
+    assert parent is not None
+    results = list(branch.outputs)
+    branch.outputs.clear()
+    for value in list(branch.initializers.values()):
+        assert value.const_value is not None
+        constant = context.new_constant(node, value.const_value, value.name)
+        edit.redirect(value, constant)
+        results = [constant if result is value else result for result in results]
+    nodes = list(branch)
+    branch.remove(nodes)
+    for inner in nodes:
+        for output in inner.outputs:
+            if output.name:
+                output.name = context.names.fresh(output.name)
+    parent.insert_before(node, nodes)
+    readers: list[ir.Node] = []
+    for old, new in zip(node.outputs, results, strict=True):
+        if not edit.can_stand_in(old, new):
+            wrapper = ir.node("Identity", [new], name=context.names.fresh(f"{node.name or 'If'}_output"))
+            parent.insert_before(node, wrapper)
+            nodes.append(wrapper)
+            new = wrapper.outputs[0]
+            new.type, new.shape = old.type, old.shape
+        readers += edit.redirect(old, new)
+    _, weakened = edit.erase_if_dead([node])
+    return [*nodes, *readers, *weakened]
