@@ -1,0 +1,148 @@
+"""``graphopt.optimize``: kinds in and out, proof, and what happens when a pass is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+import onnx_ir as ir
+import pytest
+from harness import lines, parse
+
+import graphopt
+from graphopt import proto
+from graphopt.errors import ModelError, NotEquivalent, UsageError
+from graphopt.pipeline.base import Context, RulePass, Safety
+from graphopt.rewrite.match import Match, Miss
+
+TEXT = """agraph (float[N,4] x) => (float[N,4] y) {
+    a = Identity (x)
+    b = Relu (a)
+    c = Identity (b)
+    y = Exp (c)
+}"""
+CLEAN = ["b = Relu(x)", "y = Exp(b)"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReluToNeg(RulePass):
+    """A wrong pass."""
+
+    name = "relu-to-neg"
+    safety = Safety.EXACT
+    ops = ("Relu",)
+
+    def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
+        return Match(node, build=lambda builder: [builder.op("Neg", [node.inputs[0]])])
+
+
+def test_proto_in_proto_out_and_the_callers_object_is_untouched() -> None:
+    given = proto.to_proto(parse(TEXT))
+    before = given.SerializeToString()
+    result, report = graphopt.optimize(given, with_report=True)
+    assert isinstance(result, onnx.ModelProto)
+    assert [node.op_type for node in result.graph.node] == ["Relu", "Exp"]
+    assert given.SerializeToString() == before
+    assert report.status == "proven"
+    assert report.before.nodes == 4
+    assert report.after.nodes == 2
+
+
+def test_ir_in_ir_out_and_the_callers_object_is_untouched() -> None:
+    given = parse(TEXT)
+    result = graphopt.optimize(given, validate=False)
+    assert isinstance(result, ir.Model)
+    assert lines(result) == CLEAN
+    assert len(given.graph) == 4
+
+
+def test_graphsurgeon_in_graphsurgeon_out() -> None:
+    given = gs.import_onnx(proto.to_proto(parse(TEXT)))
+    result = graphopt.optimize(given, validate=False)
+    assert isinstance(result, gs.Graph)
+    assert [node.op for node in result.nodes] == ["Relu", "Exp"]
+    assert len(given.nodes) == 4
+
+
+def test_path_gives_an_ir_model(tmp_path: Path) -> None:
+    path = tmp_path / "a model.onnx"
+    graphopt.save(parse(TEXT), path)
+    assert lines(graphopt.optimize(path, validate=False)) == CLEAN
+
+
+def test_anything_else_is_a_clear_mistake() -> None:
+    with pytest.raises(UsageError, match="is no model"):
+        graphopt.optimize(42)
+
+
+def test_wrong_pass_is_found_dropped_and_named() -> None:
+    result, report = graphopt.optimize(parse(TEXT), ["eliminate-identity", ReluToNeg()], with_report=True)
+    assert lines(result) == CLEAN
+    assert [one.name for one in report.dropped] == ["relu-to-neg"]
+    assert report.status == "proven"
+
+
+def test_wrong_pass_under_strict_is_an_error() -> None:
+    with pytest.raises(NotEquivalent, match="relu-to-neg"):
+        graphopt.optimize(parse(TEXT), ["eliminate-identity", ReluToNeg()], strict=True)
+
+
+def test_original_that_cannot_run_is_unproven_and_only_exact_passes_apply() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21, "unknown.domain" : 1]>
+    agraph (float[N,4,8,8] x) => (float[N,4,8,8] y) {
+        a = Identity (x)
+        b = Conv (a, w)
+        c = BatchNormalization (b, s, s, s, s)
+        y = unknown.domain.Strange (c)
+    }"""
+    weights = {"w": np.ones((4, 4, 1, 1), np.float32), "s": np.ones(4, np.float32)}
+    result, report = graphopt.optimize(parse(text, weights), with_report=True)
+    assert report.status == "unproven"
+    assert "fuse-conv-batchnorm" in [one.name for one in report.dropped]
+    assert lines(result) == [
+        "b = Conv(x, w)",
+        "c = BatchNormalization(b, s, s, s, s)",
+        "y = unknown.domain::Strange(c)",
+    ]
+
+
+def test_exact_leaves_numeric_passes_out() -> None:
+    _, report = graphopt.optimize(parse(TEXT), exact=True, validate=False, with_report=True)
+    assert {one.safety for one in report.passes} == {"exact"}
+
+
+def test_report_explains_what_did_not_apply() -> None:
+    text = "agraph (float[N,4] x) => (float[N,4] y) { y = Identity (x) }"
+    _, report = graphopt.optimize(parse(text), explain=True, validate=False, with_report=True)
+    assert "eliminate-identity" in report.misses
+    assert not report.changed
+
+
+def test_report_is_plain_data_and_renders(tmp_path: Path) -> None:
+    import json
+
+    _, report = graphopt.optimize(parse(TEXT), with_report=True)
+    assert json.loads(json.dumps(report.to_dict()))["status"] == "proven"
+    assert "eliminate-identity" in report.to_text()
+    assert "<table>" in report._repr_html_()
+
+
+def test_stock_onnx_ir_pass_runs_in_the_pipeline() -> None:
+    import onnx_ir.passes.common as stock
+
+    result, report = graphopt.optimize(parse(TEXT), [stock.IdentityEliminationPass()], with_report=True)
+    assert lines(result) == CLEAN
+    assert [one.name for one in report.passes] == ["ir-identity-elimination"]
+
+
+def test_loss_into_graphsurgeon_is_refused_unless_allowed() -> None:
+    from graphopt.interop import graphsurgeon
+
+    model = parse(TEXT)
+    model.metadata_props["author"] = "someone"
+    with pytest.raises(ModelError, match="metadata of the model"):
+        graphsurgeon.from_ir(model)
+    assert isinstance(graphsurgeon.from_ir(model, allow_loss=True), gs.Graph)
