@@ -34,7 +34,8 @@ Exit codes:  0 done           3 bad model         6 unproven
              1 bug            4 cannot write      7 limit reached
              2 wrong usage    5 not equivalent    8 broken environment
 \b
-Completion:  eval "$(_GRAPHOPT_COMPLETE=bash_source graphopt)"   in ~/.bashrc; zsh_source, fish_source too
+Completion:  eval "$(_GRAPHOPT_COMPLETE=bash_source graphopt)"   in ~/.bashrc
+             likewise with zsh_source or fish_source
 """
 
 
@@ -124,6 +125,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return _complain(error.format_message(), _usage_hint(error), error.exit_code)
     except GraphoptError as error:
         return _complain(error.message, error.hint, error.exit_code)
+    except ImportError as error:
+        if (error.name or "graphopt").startswith("graphopt"):
+            raise
+        return _complain(str(error), "See 'graphopt doctor'.", ExitCode.ENVIRONMENT)
     except BrokenPipeError:
         _give_up_stdout()
         return ExitCode.OK
