@@ -1,39 +1,273 @@
-"""Load and save models: absolute paths, external data, atomic replacement."""
+"""Load and save models.
+
+Relative paths are resolved against the current directory at the moment of the call. Weights stay in their file,
+memory-mapped, until something reads them, and a loaded model does not change when its file is replaced or deleted.
+A save puts the complete new model in place of the old one or leaves everything as it was, whenever the process dies.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from graphopt.errors import ModelError, SaveError
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
+    from graphopt.proto.wire import Buffer
+
 __all__ = ["load", "save"]
+
+_MAP_FROM = 1 << 20  # bytes: smaller files are read, bigger ones stay mapped
+_PAGE = 4096
+_NOT_ENOUGH_ROOM = "Free some room on the disk, or save somewhere else."
 
 
 def load(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> ir.Model:
-    """Read a model; relative paths resolve against the current directory now."""
+    """Read a model from a path, from the bytes of a file, or from a protobuf message (which stays untouched).
+
+    A model read from a path has that path, made absolute, in ``model.meta["graphopt.path"]``.
+
+    Raises:
+        ModelError: There is no such file, it is no ONNX model, its external data are missing or lead outside of its
+            folder, or the graph is invalid (an undefined name, a name defined twice, a cycle).
+    """
     from graphopt import proto
 
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source).absolute()
-        model = proto.load_file(path)
-        model.meta["graphopt.path"] = str(path)
-        return model
-    if isinstance(source, bytes):
+    if isinstance(source, (bytes, bytearray, memoryview)):
         return proto.from_bytes(source)
-    return proto.from_proto(source)
+    if not isinstance(source, (str, os.PathLike)):
+        return proto.from_proto(source)
+    path = Path(os.path.abspath(source))
+    try:
+        data = _read(path)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {str(path)!r}: {_reason(error)}") from None
+    from graphopt.external import ExternalFiles
+
+    external = ExternalFiles(path)
+    try:
+        model = proto.from_bytes(data, external)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error.message}", hint=error.hint) from error.__cause__
+    model.meta["graphopt.path"] = str(path)
+    if external.used:
+        model.meta["graphopt.external"] = True
+    return model
 
 
 def save(
-    model: ir.Model, path: str | os.PathLike[str], *, external_data: bool | None = None, size_threshold: int = 1024
+    model: ir.Model,
+    path: str | os.PathLike[str],
+    *,
+    external_data: bool | None = None,
+    size_threshold: int = 1024,
 ) -> None:
-    """Write a model to a file, atomically."""
+    """Write a model to a file, atomically; the file may be the one it was loaded from.
+
+    External data go to one file beside the model: ``NAME.data``, or ``NAME.1.data`` and so on while the model that
+    is replaced still needs that name. The data file of a replaced model is removed.
+
+    Args:
+        model: The model; not changed.
+        path: Where to. A symbolic link is followed.
+        external_data: Whether to keep weights in a file of their own. By default only what passes protobuf's limit
+            of 2 GB, or came from external data.
+        size_threshold: The fewest bytes of an initializer that goes to the data file.
+
+    Raises:
+        SaveError: The file cannot be written. What was there before is untouched, and nothing new is left behind.
+        ModelError: The model cannot be expressed in ONNX.
+    """
     from graphopt import proto
 
-    target = Path(path).absolute()
-    temporary = target.with_name(f".{target.name}.tmp{os.getpid()}")
-    temporary.write_bytes(proto.to_proto(model).SerializeToString())
-    os.replace(temporary, target)
+    target = Path(os.path.realpath(os.path.abspath(path)))
+    try:
+        mode = _check_target(target)
+        wanted = external_data if external_data is not None else bool(model.meta.get("graphopt.external"))
+        buffers = [] if wanted else proto.to_buffers(model)
+        size = sum(map(len, buffers))
+        if size > proto.LIMIT and external_data is False:
+            raise SaveError(
+                f"the model is {size / 1e9:.1f} GB and a file without external data holds at most 2.1 GB",
+                hint="Let it have external data.",
+            )
+        tensors = proto.outside_candidates(model, size_threshold) if wanted or size > proto.LIMIT else {}
+        if tensors:
+            _save_with_data(model, target, tensors, mode)
+        else:
+            _save_alone(target, buffers or proto.to_buffers(model), mode)
+    except (OSError, ValueError) as error:
+        hint = _NOT_ENOUGH_ROOM if isinstance(error, OSError) and error.errno in _no_room_errors() else ""
+        raise SaveError(f"cannot write {str(target)!r}: {_reason(error)}", hint=hint) from None
+
+
+def _read(path: Path) -> Buffer:
+    from graphopt.external import map_file
+
+    with open(path, "rb") as file:
+        state = os.fstat(file.fileno())
+        if stat.S_ISREG(state.st_mode) and state.st_size >= _MAP_FROM:
+            return map_file(file.fileno())
+        return file.read()
+
+
+def _check_target(target: Path) -> int | None:
+    """The permission bits to keep, if a file is replaced.
+
+    Raises:
+        SaveError: The target is something that must not be replaced.
+    """
+    try:
+        state = os.stat(target)
+    except FileNotFoundError:
+        if not target.parent.is_dir():
+            raise SaveError(f"cannot write {str(target)!r}: there is no folder {str(target.parent)!r}") from None
+        return None
+    if stat.S_ISDIR(state.st_mode):
+        raise SaveError(f"cannot write {str(target)!r}: it is a folder", hint="Name a file in it.")
+    if not stat.S_ISREG(state.st_mode):
+        raise SaveError(f"cannot write {str(target)!r}: it is no regular file")
+    if not os.access(target, os.W_OK):
+        raise SaveError(f"cannot write {str(target)!r}: it is read-only")
+    return stat.S_IMODE(state.st_mode)
+
+
+def _save_alone(target: Path, buffers: list[Buffer], mode: int | None) -> None:
+    from graphopt.atomic import Replacement, locked
+    from graphopt.proto import join_check
+
+    join_check(buffers)
+    with Replacement(target) as file:
+        file.write(buffers, mode=mode)
+        if not _has_data_files(target):
+            file.commit()
+            return
+        with locked(target.parent):
+            replaced = _prepare(target)
+            file.commit()
+            _remove(replaced)
+
+
+def _save_with_data(
+    model: ir.Model, target: Path, tensors: dict[int, ir.TensorProtocol], mode: int | None
+) -> None:
+    """Write the data under a name that nothing refers to, then the model that refers to it.
+
+    Killed before the model is renamed, the data file still has its temporary name too, by which the next save
+    knows it for a leftover.
+    """
+    from graphopt import proto
+    from graphopt.atomic import Replacement, locked
+    from graphopt.proto.tensors import payload
+
+    places: dict[int, proto.Place] = {}
+    contents: list[Buffer] = []
+    end = 0
+    for key, tensor in tensors.items():
+        content = payload(tensor)
+        padding = -end % (_PAGE if len(content) >= _MAP_FROM else 64)
+        contents += (bytes(padding), content)
+        places[key] = proto.Place("", end + padding, len(content))
+        end += padding + len(content)
+    with locked(target.parent):
+        _prepare(target)
+    with Replacement(_data_file(target, 0)) as data, Replacement(target) as file:
+        data.write(contents, mode=mode)
+        with locked(target.parent):
+            replaced = _prepare(target)
+            named = _link(data.path, target)
+            try:
+                placed = {key: place._replace(location=named.name) for key, place in places.items()}
+                buffers = proto.to_buffers(model, placed)
+                proto.join_check(buffers)
+                file.write(buffers, mode=mode)
+                file.commit()
+            finally:
+                if not file.is_in_place:
+                    named.unlink()
+            data.discard()
+            _remove(replaced)
+
+
+def _data_file(target: Path, n: int) -> Path:
+    return target.with_name(f"{target.name}.{n}.data" if n else f"{target.name}.data")
+
+
+def _has_data_files(target: Path) -> bool:
+    """Whether there may be data files of the model that is replaced, or of an unfinished save."""
+    numbered = (_data_file(target, n) for n in range(8))
+    return any(map(os.path.lexists, (*numbered, target.with_name(f".{target.name}.data.0.tmp"))))
+
+
+def _prepare(target: Path) -> list[Path]:
+    """Clean up after killed saves; the data files that go when the model does. Call it with the folder locked."""
+    from graphopt.atomic import remove_stale
+
+    used = _locations(target)
+    own = [path for path in _data_files(target)]
+    # A data file whose save was killed still has its temporary name as well.
+    def forget(state: os.stat_result) -> None:
+        _remove(path for path in own if path.name not in used and os.path.samestat(os.lstat(path), state))
+
+    remove_stale(_data_file(target, 0), unfinished=forget)
+    return [path for path in own if path.name in used]
+
+
+def _data_files(target: Path) -> list[Path]:
+    """Data files beside the target that are named after it."""
+    names = os.listdir(target.parent)
+    prefix, suffix = f"{target.name}.", ".data"
+    numbered = [n for n in names if n.startswith(prefix) and n.endswith(suffix) and n[len(prefix) : -5].isdigit()]
+    return [target.with_name(name) for name in (*numbered, *({f"{target.name}.data"} & set(names)))]
+
+
+def _locations(target: Path) -> set[str]:
+    """The files in which the model that is there now has its external data."""
+    from graphopt import proto
+
+    try:
+        return proto.external_locations(_read(target))
+    except (OSError, ModelError):
+        return set()
+
+
+def _link(temporary: Path, target: Path) -> Path:
+    """Give a finished data file the first free name."""
+    n = 0
+    while True:
+        named = _data_file(target, n)
+        try:
+            os.link(temporary, named)
+        except FileExistsError:
+            n += 1
+        except OSError:  # a file system without hard links
+            if not os.path.lexists(named):
+                os.rename(temporary, named)
+                return named
+            n += 1
+        else:
+            return named
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        try:
+            os.unlink(path)
+        except OSError:  # a leftover is no reason to fail after the model is in place
+            continue
+
+
+def _no_room_errors() -> set[int]:
+    import errno
+
+    return {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

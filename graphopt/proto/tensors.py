@@ -1,0 +1,203 @@
+"""Tensors over bytes that somebody else owns: a memory-mapped file, or the protobuf message they came in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+from onnx_ir import _core
+
+from graphopt.errors import ModelError
+from graphopt.proto.wire import Buffer
+
+__all__ = ["BIT_WIDTHS", "BufferTensor", "SparseTensor", "byte_size", "check_typed_data", "payload"]
+
+CHUNK = 1 << 24
+
+# Bits an element; strings and undefined have none.
+BIT_WIDTHS: dict[int, int] = {
+    int(dtype): dtype.bitwidth for dtype in ir.DataType if dtype not in {ir.DataType.UNDEFINED, ir.DataType.STRING}
+}
+_D = ir.DataType
+# The field of a TensorProto that holds elements of a type when raw_data does not: ONNX, onnx.proto, TensorProto.
+_TYPED_FIELDS = {
+    "float_data": {_D.FLOAT, _D.COMPLEX64},
+    "double_data": {_D.DOUBLE, _D.COMPLEX128},
+    "int64_data": {_D.INT64},
+    "uint64_data": {_D.UINT32, _D.UINT64},
+}
+_FIELD_OF = {int(dtype): field for field, dtypes in _TYPED_FIELDS.items() for dtype in dtypes}
+
+
+class BufferTensor(_core.TensorBase):
+    """A read-only tensor over a buffer of little-endian elements, laid out as ``raw_data`` is.
+
+    Args:
+        raw: Exactly the bytes of the tensor. A view of a memory map keeps the map (and its file) open, so that
+            replacing or deleting the file does not change what is read here.
+        dtype: The element type, strings excepted.
+        shape: Frozen and static.
+    """
+
+    __slots__ = ("_dtype", "_raw", "_shape")
+
+    def __init__(
+        self,
+        raw: Buffer,
+        dtype: ir.DataType,
+        shape: ir.Shape,
+        name: str | None = None,
+        doc_string: str | None = None,
+        metadata_props: dict[str, str] | None = None,
+    ) -> None:
+        self._raw = raw
+        self._dtype = dtype
+        self._shape = shape
+        self._name = name
+        self._doc_string = doc_string
+        self._metadata_props = metadata_props
+        self._metadata = None
+
+    @property
+    def raw(self) -> Buffer:
+        """The bytes themselves, not copied."""
+        return self._raw
+
+    @property
+    def dtype(self) -> ir.DataType:
+        """The element type."""
+        return self._dtype
+
+    @property
+    def shape(self) -> ir.Shape:
+        """The frozen shape."""
+        return self._shape
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self._shape._dims)  # type: ignore[arg-type]
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes."""
+        return len(self._raw)
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """A read-only array over the bytes; only types of less than a byte are unpacked into new memory."""
+        shape = self._shape.numpy()
+        if self._dtype.bitwidth < 8:
+            packed = np.frombuffer(self._raw, np.uint8)
+            return ir.PackedTensor(packed, self._dtype, shape=shape).numpy()
+        return np.frombuffer(self._raw, self._dtype.numpy().newbyteorder("<")).reshape(shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        return self.numpy().__dlpack__(stream=stream)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.numpy().__dlpack_device__()
+
+    def tobytes(self) -> bytes:
+        """A copy of the bytes."""
+        return bytes(self._raw)
+
+    def tofile(self, file: IO[bytes]) -> None:
+        """Write the bytes in chunks."""
+        view = memoryview(self._raw)
+        for start in range(0, len(view), CHUNK):
+            file.write(view[start : start + CHUNK])
+
+    def __repr__(self) -> str:
+        return f"{self._repr_base()}(name={self._name!r})"
+
+
+class SparseTensor(_core.TensorBase):
+    """A sparse initializer or attribute: reads like the dense tensor, is saved as it came."""
+
+    __slots__ = ("_shape", "proto")
+
+    def __init__(self, proto: onnx.SparseTensorProto, shape: ir.Shape) -> None:
+        super().__init__(name=proto.values.name)
+        self.proto = proto
+        self._shape = shape
+
+    @property
+    def raw(self) -> onnx.SparseTensorProto:
+        """The protobuf message."""
+        return self.proto
+
+    @property
+    def dtype(self) -> ir.DataType:
+        """The element type."""
+        return ir.DataType(self.proto.values.data_type)
+
+    @property
+    def shape(self) -> ir.Shape:
+        """The shape of the dense tensor."""
+        return self._shape
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """The dense array."""
+        dense = np.zeros(self._shape.numpy(), self.dtype.numpy())
+        indices = ir.serde.TensorProtoTensor(self.proto.indices).numpy()
+        flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), dense.shape)
+        dense.reshape(-1)[flat] = ir.serde.TensorProtoTensor(self.proto.values).numpy()
+        return dense
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        array = self.numpy()
+        return array if dtype is None else array.astype(dtype)
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        return self.numpy().__dlpack__(stream=stream)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.numpy().__dlpack_device__()
+
+    def tobytes(self) -> bytes:
+        """The bytes of the dense tensor."""
+        return self.numpy().tobytes()
+
+
+def byte_size(kind: int, dims: Iterable[int]) -> int:
+    """The bytes that a tensor of this element type and shape takes; 0 for types without a fixed size."""
+    return (math.prod(dims) * BIT_WIDTHS.get(kind, 0) + 7) // 8
+
+
+def check_typed_data(proto: onnx.TensorProto, dims: Sequence[int]) -> None:
+    """Raise ModelError unless the typed field holds as many elements as ``dims`` say."""
+    count = math.prod(dims)
+    kind = proto.data_type
+    if kind == _D.STRING:
+        have, need = len(proto.string_data), count
+    elif kind in BIT_WIDTHS:
+        have = len(getattr(proto, _FIELD_OF.get(kind, "int32_data")))
+        bits = BIT_WIDTHS[kind]
+        per_entry = 1 if kind in {_D.COMPLEX64, _D.COMPLEX128} or bits >= 6 else 8 // bits
+        need = -(-count // per_entry) * (2 if kind in {_D.COMPLEX64, _D.COMPLEX128} else 1)
+    else:
+        raise ModelError(f"tensor {proto.name!r} has no known element type ({kind})")
+    if have != need:
+        raise ModelError(f"tensor {proto.name!r} of shape {list(dims)} needs {need} stored elements and has {have}")
+
+
+def payload(tensor: ir.TensorProtocol) -> Buffer:
+    """The bytes of a tensor, as ``raw_data`` holds them; not copied where that can be helped."""
+    if isinstance(tensor, BufferTensor):
+        return tensor.raw
+    if isinstance(tensor, ir.Tensor) and tensor.dtype.bitwidth >= 8:
+        array = tensor.numpy()
+        if array.nbytes > 4096 and array.flags.c_contiguous and array.dtype.byteorder in "=<|":
+            return memoryview(array.reshape(-1).view(np.uint8))
+    return tensor.tobytes()
