@@ -1,0 +1,293 @@
+"""The inspection of a model, as data.
+
+The JSON form, as ``graphopt inspect --json`` prints it (bytes throughout; sizes that no shape tells are ``null``)::
+
+    {
+      "schema": "graphopt.inspect/1",
+      "path": "/models/m.onnx", "file_bytes": 15618, "external": {"files": {"/models/m.data": 4900000}, "tensors": 52},
+      "ir_version": 8, "producer": "pytorch 2.8.0", "opsets": {"": 17}, "functions": {"pkg::Name": 12},
+      "subgraphs": 0,
+      "inputs": [{"name": "x", "dtype": "FLOAT", "shape": ["batch", 3, 224, 224], "optional": false}], "outputs": [...],
+      "nodes": 66, "constants": 40,
+      "operators": [{"operator": "Conv", "nodes": 26, "macs": ..., "flops": ..., "moved_bytes": ...}, ...],
+      "parameters": 1235496, "stored": [{"dtype": "FLOAT", "tensors": 52, "elements": 1235496, "bytes": 4941984}],
+      "unused_initializers": 0,
+      "macs": 349151936, "flops": 706628160, "weight_bytes": 4941984, "activation_bytes": 57014368,
+      "at": {"batch": 1}, "assumed": ["batch"], "uncounted": {"my::Op": 2},
+      "layers": [{"name": "conv1", "operator": "Conv", "times": 1, "macs": ..., "parameters": ...,
+                  "weight_bytes": ..., "activation_bytes": ...}, ...],
+      "groups": [{"name": "fire2", "nodes": 8, "macs": ..., "flops": ..., "parameters": ..., "moved_bytes": ...}],
+      "largest": [{"name": "w", "dtype": "FLOAT", "shape": [64, 3, 3, 3], "bytes": 6912, "external": false}],
+      "folding": {"nodes": 3, "operators": {"Shape": 3}, "bytes_before": 0, "bytes_after": 24, "unsized": 0},
+      "costs": [{"name": "conv1", "operator": "Conv", "within": [], "times": 1, "macs": ..., "flops": ...,
+                 "parameters": ..., "weight_bytes": ..., "read_bytes": ..., "write_bytes": ...}, ...]
+    }
+
+``nodes`` counts every scope, Constant nodes apart. Costs are of one run at the extents in ``at``; dims that nothing
+determined are taken to be 1 and named in ``assumed``. ``costs`` has every node, nested ones with the control-flow
+nodes around them in ``within``.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from graphopt import io, walk
+from graphopt.analysis import constants, cost
+from graphopt.inspect.folding import Folding, would_fold
+from graphopt.inspect.layers import Group, Layer, OperatorCount, groups, label, layers, operator, operators
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+__all__ = ["Inspection", "Port", "Stored", "StoredTensor", "inspect"]
+
+SCHEMA = "graphopt.inspect/1"
+_LARGEST = 50
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output. A dim is an extent, a name, or ``None``; ``optional`` means it has a default."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...] | None
+    optional: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stored:
+    """The tensors stored in one element type, each counted once."""
+
+    dtype: str
+    tensors: int
+    elements: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """One stored tensor."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+    external: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Inspection:
+    """All there is to say about a model; the module's page documents the figures.
+
+    Prints itself in a terminal (with rich, the ten largest of everything) and in a notebook.
+    """
+
+    path: Path | None
+    file_bytes: int | None
+    external_files: Mapping[str, int]
+    external_tensors: int
+    ir_version: int
+    producer: str
+    opsets: Mapping[str, int]
+    functions: Mapping[str, int]
+    subgraphs: int
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    nodes: int
+    constants: int
+    operators: tuple[OperatorCount, ...]
+    parameters: int
+    stored: tuple[Stored, ...]
+    unused_initializers: int
+    layers: tuple[Layer, ...]
+    groups: tuple[Group, ...]
+    largest: tuple[StoredTensor, ...]
+    folding: Folding
+    costs: cost.Costs
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form that the module's page documents."""
+        plain = {
+            name: _plain(getattr(self, name))
+            for name in (
+                "ir_version", "producer", "opsets", "functions", "subgraphs", "inputs", "outputs", "nodes", "constants",
+                "operators", "parameters", "stored", "unused_initializers", "layers", "groups", "largest", "folding",
+            )
+        }  # fmt: skip
+        return {
+            "schema": SCHEMA,
+            "path": None if self.path is None else str(self.path),
+            "file_bytes": self.file_bytes,
+            "external": {"files": dict(self.external_files), "tensors": self.external_tensors},
+            **plain,
+            "macs": self.costs.macs,
+            "flops": self.costs.flops,
+            "weight_bytes": self.costs.weight_bytes,
+            "activation_bytes": self.costs.activation_bytes,
+            "at": dict(self.costs.bindings),
+            "assumed": list(self.costs.assumed),
+            "uncounted": dict(self.costs.uncounted),
+            "costs": [_cost_dict(one) for one in self.costs.nodes],
+        }
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from graphopt.inspect import render
+
+        yield from render.terminal(self, options)
+
+    def _repr_html_(self) -> str:
+        from graphopt.inspect import render
+
+        return render.html(self)
+
+
+def inspect(
+    model: str | os.PathLike[str] | ir.Model, *, shapes: Mapping[str, Sequence[int]] | None = None
+) -> Inspection:
+    """Say what ``model`` is made of. No float weight is read.
+
+    Args:
+        model: A path or a model, left as it is.
+        shapes: Extents by input name, for the symbolic dims that costs depend on.
+
+    Raises:
+        ModelError: The model cannot be read.
+        UsageError: ``shapes`` names no input, or contradicts the model.
+    """
+    from graphopt.analysis.shapes import Shapes
+
+    path = None if isinstance(model, ir.Model) else Path(model).absolute()
+    loaded = model if isinstance(model, ir.Model) else io.load(model)
+    known = Shapes(loaded)
+    costs = cost.costs(loaded, known, input_shapes=shapes)
+    tensors = list(_stored(loaded))
+    external = [tensor for _, tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
+    operator_nodes = [node for node in walk.nodes(loaded) if operator(node) != "Constant"]
+    return Inspection(
+        path=path,
+        file_bytes=None if path is None else path.stat().st_size,
+        external_files={name: Path(name).stat().st_size for name in sorted({str(tensor.path) for tensor in external})},
+        external_tensors=len(external),
+        ir_version=loaded.ir_version,
+        producer=" ".join(filter(None, (loaded.producer_name, loaded.producer_version))),
+        opsets=dict(loaded.opset_imports),
+        functions={"::".join(filter(None, key)): len(function) for key, function in loaded.functions.items()},
+        subgraphs=sum(scope.owner is not None for scope in walk.scopes(loaded)),
+        inputs=tuple(_port(value, value.name in loaded.graph.initializers) for value in _interface(loaded)),
+        outputs=tuple(_port(value) for value in loaded.graph.outputs),
+        nodes=len(operator_nodes),
+        constants=sum(1 for _ in walk.nodes(loaded)) - len(operator_nodes),
+        operators=operators(costs.nodes),
+        parameters=cost.parameters(loaded),
+        stored=_by_dtype(tensors),
+        unused_initializers=sum(
+            not value.uses() and not value.is_graph_output() and not value.is_graph_input()
+            for scope in walk.scopes(loaded)
+            for value in scope.graph.initializers.values()
+        ),
+        layers=layers(costs.nodes),
+        groups=groups(costs.nodes),
+        largest=_largest(tensors),
+        folding=would_fold(loaded, known),
+        costs=costs,
+    )
+
+
+def _interface(model: ir.Model) -> Iterator[ir.Value]:
+    """The inputs; of a model that had to list its initializers among them, only the true ones."""
+    from graphopt.analysis.constness import initializer_inputs_are_fixed
+
+    fixed = initializer_inputs_are_fixed(model)
+    return (value for value in model.graph.inputs if not (fixed and value.name in model.graph.initializers))
+
+
+def _port(value: ir.Value, optional: bool = False) -> Port:
+    kind = value.type
+    if kind is None:
+        dtype = "UNKNOWN"
+    else:
+        dtype = kind.dtype.name if isinstance(kind, ir.TensorType) else str(kind)
+    shape = None if value.shape is None else tuple(_dim(dim) for dim in value.shape)
+    return Port(value.name or "", dtype, shape, optional)
+
+
+def _dim(dim: int | ir.SymbolicDim) -> int | str | None:
+    return dim if isinstance(dim, int) else dim.value
+
+
+def _stored(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    """Every stored tensor of every scope once, with a name."""
+    seen: set[int] = set()
+    for scope in walk.scopes(model):
+        held = [(value.name, value.const_value) for value in scope.graph.initializers.values()]
+        held += [
+            (node.outputs[0].name, constants.tensor_of_constant_node(node))
+            for node in scope.graph
+            if operator(node) == "Constant"
+        ]
+        for name, tensor in held:
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield name or "", tensor
+
+
+def _by_dtype(tensors: Sequence[tuple[str, ir.TensorProtocol]]) -> tuple[Stored, ...]:
+    found: dict[str, list[ir.TensorProtocol]] = collections.defaultdict(list)
+    for _, tensor in tensors:
+        found[tensor.dtype.name].append(tensor)
+    mix = [
+        Stored(dtype, len(members), sum(one.size for one in members), sum(map(_bytes, members)))
+        for dtype, members in found.items()
+    ]
+    return tuple(sorted(mix, key=lambda one: (-one.bytes, one.dtype)))
+
+
+def _largest(tensors: Sequence[tuple[str, ir.TensorProtocol]]) -> tuple[StoredTensor, ...]:
+    largest = sorted(tensors, key=lambda pair: (-_bytes(pair[1]), pair[0]))[:_LARGEST]
+    return tuple(
+        StoredTensor(
+            name,
+            tensor.dtype.name,
+            tuple(int(dim) for dim in tensor.shape),
+            _bytes(tensor),
+            isinstance(tensor, ir.ExternalTensor),
+        )
+        for name, tensor in largest
+    )
+
+
+def _bytes(tensor: ir.TensorProtocol) -> int:
+    """Strings have no fixed size and would have to be read."""
+    return 0 if tensor.dtype == ir.DataType.STRING else tensor.nbytes
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _cost_dict(one: cost.NodeCost) -> dict[str, Any]:
+    return {
+        "name": label(one.node),
+        "operator": operator(one.node),
+        "within": list(one.within),
+        "times": one.times,
+        "macs": one.macs,
+        "flops": one.flops,
+        "parameters": one.parameters,
+        "weight_bytes": one.weight_bytes,
+        "read_bytes": one.read_bytes,
+        "write_bytes": one.write_bytes,
+    }
