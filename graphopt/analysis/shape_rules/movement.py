@@ -93,8 +93,9 @@ def _transpose(call: Call) -> Shape:
 def _squeeze(call: Call) -> Shape:
     shape = call.shape(0)
     axes = axes_of(call, 1, len(shape))
-    if axes is None:
-        if not all(isinstance(dim, int) for dim in shape):
+    if not axes:
+        # an empty list means no axis to the specification, every axis of length 1 to ONNX Runtime
+        if not all(isinstance(dim, int) for dim in shape) or (axes is not None and 1 in shape):
             raise Undetermined
         return tuple([dim for dim in shape if dim != 1])
     return tuple([dim for axis, dim in enumerate(shape) if axis not in axes])
