@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
 __all__ = ["Scope", "captures", "nodes", "scopes", "subgraphs", "within"]
 
-_GRAPH = ir.AttributeType.GRAPH
-_GRAPHS = ir.AttributeType.GRAPHS
+_HOLDERS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -30,13 +29,19 @@ class Scope:
     owner: ir.Node | None = None
 
 
-def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+def subgraphs(node: ir.Node) -> Sequence[ir.Graph]:
     """The graphs that ``node`` holds in its attributes, not deeper."""
-    for attribute in node.attributes.values():
-        if attribute.type == _GRAPH and not attribute.is_ref():
-            yield attribute.as_graph()
-        elif attribute.type == _GRAPHS and not attribute.is_ref():
-            yield from attribute.as_graphs()
+    if not node.attributes:
+        return ()
+    holders = [attribute for attribute in node.attributes.values() if attribute.type in _HOLDERS]
+    if not holders:
+        return ()
+    return [
+        graph
+        for attribute in holders
+        if not attribute.is_ref()
+        for graph in ([attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else attribute.as_graphs())
+    ]
 
 
 def within(scope: Scope) -> Iterator[Scope]:

@@ -146,6 +146,12 @@ class Context:
         """The shape analysis if anyone has asked for it yet."""
         return self.__dict__.get("shapes")
 
+    def scopes(self) -> list[walk.Scope]:
+        """Every scope of the model as it is now, outer ones before what they hold."""
+        return [
+            scope for scope in self._scopes.values() if scope.owner is None or scope.owner.graph is not None
+        ]
+
     def scope(self, node: ir.Node) -> walk.Scope:
         """The scope that holds ``node``."""
         assert node.graph is not None
@@ -217,10 +223,7 @@ class Context:
         graph = near.graph
         assert graph is not None
         name = self.names.fresh(name or f"{near.name or near.op_type}_constant")
-        if isinstance(contents, np.ndarray | np.generic):
-            tensor: ir.TensorProtocol = ir.tensor(np.ascontiguousarray(contents).reshape(np.shape(contents)))
-        else:
-            tensor = contents
+        tensor = constants.tensor(np.asarray(contents), name) if isinstance(contents, np.ndarray | np.generic) else contents
         tensor.name = name
         value = edit.constant_value(name, tensor)
         if as_node or self._scopes[graph].function is not None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 import onnx_ir as ir
 
-from graphopt import walk
 from graphopt.pipeline.base import Context, RulePass
 from graphopt.rewrite import edit
 from graphopt.rewrite.builder import Builder
@@ -56,7 +55,7 @@ class Driver:
 
     def enqueue_all(self) -> None:
         """Asks for a look at every node of the model."""
-        for scope in walk.scopes(self._context.model):
+        for scope in self._context.scopes():
             self.enqueue(scope.graph)
 
     def run(self) -> int:

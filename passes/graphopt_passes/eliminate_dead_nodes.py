@@ -6,7 +6,6 @@ import dataclasses
 
 import onnx_ir as ir
 
-from graphopt import walk
 from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
 from graphopt.rewrite import edit
 
@@ -38,6 +37,6 @@ class EliminateDeadNodes(GraphPass):
     safety = Safety.EXACT
 
     def run(self, model: ir.Model, context: Context) -> Outcome:
-        dead = [node for node in walk.nodes(model) if edit.is_dead(node)]
+        dead = [node for scope in context.scopes() for node in scope.graph if edit.is_dead(node)]
         erased, weakened = edit.erase_if_dead(dead)
         return Outcome(len(erased), weakened)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import onnx_ir as ir
 
 from graphopt import runtime, walk
+from graphopt.analysis.constants import tensor
 from graphopt.analysis.effects import is_deterministic
 from graphopt.errors import ModelError
 from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
@@ -60,7 +61,7 @@ class FoldConstants(GraphPass):
         budget = self.max_bytes - model.meta.get(_SPENT, 0)
         count = 0
         touched: list[ir.Node] = []
-        for scope in list(walk.scopes(model)):
+        for scope in context.scopes():
             chosen: list[_Part] = []
             parts = [_measure(nodes, context) for nodes in _connected(_candidates(scope, context), context)]
             for part in sorted(parts, key=lambda one: one.growth):
@@ -109,7 +110,7 @@ def _candidates(scope: walk.Scope, context: Context) -> list[ir.Node]:
 
 
 def _is_safe(node: ir.Node, context: Context) -> bool:
-    if not is_deterministic(node) or any(a.is_ref() or a.type in _GRAPHS for a in node.attributes.values()):
+    if any(a.is_ref() or a.type in _GRAPHS for a in node.attributes.values()) or not is_deterministic(node):
         return False
     sizes = [_bytes_of(value, context) for value in node.outputs if value.name]
     if None in sizes:
@@ -180,8 +181,8 @@ _SHARED_WEIGHT = 1024
 
 
 def _constant_bytes(value: ir.Value, context: Context) -> int:
-    tensor = context.constant(value)
-    return tensor.nbytes if tensor is not None else 0
+    held = context.constant(value)
+    return held.nbytes if held is not None else 0
 
 
 def _measure(nodes: list[ir.Node], context: Context) -> _Part:
@@ -245,7 +246,7 @@ def _evaluate(
         return
     results = iter(arrays)
     for part in parts:
-        yield part, [ir.tensor(next(results)) for _ in part.frontier]
+        yield part, [tensor(next(results)) for _ in part.frontier]
 
 
 def _as_model(parts: list[_Part], outputs: list[ir.Value], scope: walk.Scope, context: Context) -> ir.Model:
@@ -255,9 +256,9 @@ def _as_model(parts: list[_Part], outputs: list[ir.Value], scope: walk.Scope, co
     def copy(value: ir.Value | None) -> ir.Value | None:
         if value is None or value in copies:
             return value if value is None else copies[value]
-        tensor = context.constant(value)
-        assert tensor is not None
-        copies[value] = edit.constant_value(f"v{len(copies)}", tensor)
+        held = context.constant(value)
+        assert held is not None
+        copies[value] = edit.constant_value(f"v{len(copies)}", held)
         initializers.append(copies[value])
         return copies[value]
 
@@ -282,9 +283,9 @@ def _as_model(parts: list[_Part], outputs: list[ir.Value], scope: walk.Scope, co
 def _put(part: _Part, tensors: list[ir.TensorProtocol], context: Context) -> list[ir.Node]:
     """Puts the results in place of the nodes that computed them; returns the nodes that read them now."""
     touched: list[ir.Node] = []
-    for value, tensor in zip(part.frontier, tensors, strict=True):
+    for value, result in zip(part.frontier, tensors, strict=True):
         producer = value.producer()
         assert producer is not None
-        touched += edit.redirect(value, context.new_constant(producer, tensor, value.name, as_node=value.is_graph_output()))
+        touched += edit.redirect(value, context.new_constant(producer, result, value.name, as_node=value.is_graph_output()))
     _, weakened = edit.erase_if_dead(reversed(part.nodes))
     return touched + weakened

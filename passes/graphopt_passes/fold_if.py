@@ -6,7 +6,6 @@ import dataclasses
 
 import onnx_ir as ir
 
-from graphopt import walk
 from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
 from graphopt.rewrite import edit
 
@@ -39,7 +38,7 @@ class FoldIf(GraphPass):
     def run(self, model: ir.Model, context: Context) -> Outcome:
         count = 0
         touched: list[ir.Node] = []
-        for scope in walk.scopes(model):
+        for scope in context.scopes():
             # The list is taken now; an If that arrives with an inlined branch is appended and seen in its turn.
             pending = [node for node in scope.graph if node.op_type == "If" and not node.domain]
             for node in pending:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import walk
 from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
 from graphopt.rewrite import edit
 from graphopt.rewrite.match import Miss
@@ -22,7 +21,8 @@ _ARITHMETIC = frozenset(
         "ConstantOfShape", "Where", "Identity", "Expand", "Tile", "Flatten",
     }
 )  # fmt: skip
-_INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32})
+_SOURCES = frozenset({"Shape", "Size"})
+_TARGETS = frozenset({"Reshape", "Expand"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +55,10 @@ class FoldShapes(GraphPass):
     def run(self, model: ir.Model, context: Context) -> Outcome:
         touched: list[ir.Node] = []
         count = 0
-        for scope in walk.scopes(model):
-            known: dict[ir.Value, tuple[int, ...]] = {}
-            for node in scope.graph:
-                if node.op_type in _ARITHMETIC and not node.domain:
-                    known.update(_contents(node, context))
-            targets = [node for node in scope.graph if node.op_type in ("Reshape", "Expand") and not node.domain]
+        seen: set[ir.Value] = set()
+        for scope in context.scopes():
+            targets = [node for node in scope.graph if node.op_type in _TARGETS and not node.domain]
+            known = _known_contents(scope.graph, seen, context)
             for node in targets:
                 changed = _fix_target(node, context)
                 touched += changed
@@ -72,16 +70,31 @@ class FoldShapes(GraphPass):
         return Outcome(count, touched)
 
 
-def _contents(node: ir.Node, context: Context) -> list[tuple[ir.Value, tuple[int, ...]]]:
-    """The outputs of ``node`` that are integer tensors of known contents."""
-    found = []
-    for value in node.outputs:
-        if not value.name or context.shapes.dtype(value) not in _INTEGERS:
+def _known_contents(
+    graph: ir.Graph, seen: set[ir.Value], context: Context
+) -> dict[ir.Value, tuple[int, ...]]:
+    """Values of ``graph`` computed from shapes whose contents are plain numbers.
+
+    Only what descends from a Shape or Size is looked at; ``seen`` collects it, so that subgraphs can go on from it.
+    """
+    known: dict[ir.Value, tuple[int, ...]] = {}
+    for node in graph:
+        if node.op_type not in _ARITHMETIC or node.domain:
             continue
-        contents = context.shapes.data(value)
-        if contents is not None and all(isinstance(entry, int) for entry in contents):
-            found.append((value, tuple(entry for entry in contents if isinstance(entry, int))))
-    return found
+        if node.op_type not in _SOURCES and not _descends(node, seen, context):
+            continue
+        seen.update(node.outputs)
+        for value in node.outputs:
+            contents = context.shapes.data(value)
+            if contents is not None and all(isinstance(entry, int) for entry in contents):
+                known[value] = tuple(entry for entry in contents if isinstance(entry, int))
+    return known
+
+
+def _descends(node: ir.Node, seen: set[ir.Value], context: Context) -> bool:
+    return any(value in seen for value in node.inputs) and all(
+        value is None or value in seen or context.constant(value) is not None for value in node.inputs
+    )
 
 
 def _replace(
