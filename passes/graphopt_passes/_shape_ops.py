@@ -1,0 +1,55 @@
+"""What passes on shape operators read off a node, whether its opset gives numbers as an attribute or as an input."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from graphopt.analysis.dims import Dim
+from graphopt.pipeline.base import Context
+
+__all__ = ["axes", "input_of", "ints_attribute", "is_shape_of", "numbers"]
+
+_INTS = ir.AttributeType.INTS
+
+
+def input_of(node: ir.Node, index: int) -> ir.Value | None:
+    """The input, or ``None`` where it is left out."""
+    inputs = node.inputs
+    return inputs[index] if index < len(inputs) else None
+
+
+def ints_attribute(node: ir.Node, name: str) -> tuple[int, ...] | None:
+    """An integer-list attribute, or ``None`` if there is none of that type."""
+    attribute = node.attributes.get(name)
+    if attribute is None or attribute.is_ref() or attribute.type != _INTS:
+        return None
+    return tuple(attribute.as_ints())
+
+
+def numbers(value: ir.Value | None, context: Context) -> tuple[Dim, ...] | None:
+    """Contents of a small integer tensor, elements possibly symbolic, or ``None``."""
+    if value is None:
+        return None
+    constant = context.ints(value)
+    return constant if constant is not None else context.shapes.data(value)
+
+
+def axes(node: ir.Node, index: int, context: Context) -> tuple[int, ...] | None:
+    """The axes of a node, from its attribute or the input ``index``.
+
+    Returns:
+        The axes, ``()`` if they are left out or empty, ``None`` if they are not known before the model runs.
+    """
+    given = ints_attribute(node, "axes")
+    if given is not None:
+        return given
+    value = input_of(node, index)
+    return () if value is None else context.ints(value)
+
+
+def is_shape_of(value: ir.Value | None, source: ir.Value, context: Context) -> bool:
+    """Whether ``value`` is ``Shape(source)``, all axes of it."""
+    node = context.producer(value, "Shape")
+    if node is None or input_of(node, 0) is not source:
+        return False
+    return "end" not in node.attributes and not node.attributes.get_int("start", 0)
