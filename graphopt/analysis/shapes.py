@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar, cast
 
 import onnx_ir as ir
 
@@ -26,6 +27,8 @@ from graphopt.analysis.shape_rules.control import RULES as CONTROL_RULES
 from graphopt.analysis.shape_rules.control import bodies
 
 __all__ = ["Dim", "Shape", "Shapes", "Sym"]
+
+_T = TypeVar("_T")
 
 _MAX_NAMED = 8  # contents of up to this many unknown integers get a symbol each
 _NAMED = frozenset({ir.DataType.INT64, ir.DataType.INT32})
@@ -44,6 +47,7 @@ class Shapes:
 
     def __init__(self, model: ir.Model) -> None:
         self._model = model
+        self._functions = model.functions
         self._facts: dict[ir.Value, Fact] = {}
         self._symbols: dict[str, Sym] = {}
         self._scopes: dict[ir.Graph, int] = {model.graph: 0}
@@ -99,7 +103,7 @@ class Shapes:
         while stack:
             node = stack[-1]
             ready = True
-            for needed in _dependencies(node):
+            for needed in node.inputs if node.op_type not in CONTROL_RULES else _dependencies(node):
                 if needed is None or needed in facts:
                     continue
                 source = needed.producer()
@@ -113,8 +117,10 @@ class Shapes:
             if ready:
                 stack.pop()
                 entered.discard(node)
-                if any([output not in facts for output in node.outputs]):
-                    self._infer(node)
+                for output in node.outputs:
+                    if output not in facts:
+                        self._infer(node)
+                        break
             else:
                 entered.add(node)
         return facts[value]
@@ -129,7 +135,9 @@ class Shapes:
         return dtype, shape, self._unknown_contents(dtype, shape)
 
     def _declared(self, value: ir.Value) -> tuple[ir.DataType | None, Shape | None]:
-        dtype = value.dtype if isinstance(value.type, ir.TensorType) else None
+        if not isinstance(value.type, ir.TensorType | None):
+            return None, None  # a sequence's or an optional's shape is that of its elements
+        dtype = None if value.type is None else value.type.dtype
         if value.shape is None:
             return dtype, None
         scope = self._scopes.setdefault(graph, len(self._scopes)) if (graph := value.graph) is not None else -1
@@ -151,20 +159,20 @@ class Shapes:
     def _infer(self, node: ir.Node) -> None:
         """Compute the outputs of a node whose dependencies are known."""
         self._call.node = node
-        op_type, functions = node.op_type, self._model.functions
+        op_type, domain = node.op_type, node.domain
         facts: Sequence[Fact] = ()
-        if node.domain not in _STANDARD or (functions and node.op_identifier() in functions):
+        if self._functions and node.op_identifier() in self._functions:
             pass  # only what is declared
-        elif node.domain == "" and op_type in RULES:
+        elif domain == "" and op_type in RULES:
             self._apply(node, *RULES[op_type])
             return
-        elif op_type == "Constant":
+        elif op_type == "Constant" and domain == "":
             tensor = tensor_of_constant_node(node)
             facts = [] if tensor is None else [_of_tensor(tensor)]
-        elif op_type in CONTROL_RULES:
+        elif op_type in CONTROL_RULES and domain == "":
             with contextlib.suppress(*_MALFORMED):
                 facts = CONTROL_RULES[op_type](self._call)
-        else:
+        elif domain in _STANDARD:
             facts = self._by_schema(node)
         for index, output in enumerate(node.outputs):
             self._record(output, *(facts[index] if index < len(facts) else UNKNOWN))
@@ -180,14 +188,8 @@ class Shapes:
         except _MALFORMED:
             shapes = []
         for index, output in enumerate(node.outputs):
-            if isinstance(dtypes, list):
-                dtype = dtypes[index] if index < len(dtypes) else None
-            else:
-                dtype = dtypes
-            if isinstance(shapes, list):
-                shape = shapes[index] if index < len(shapes) else None
-            else:
-                shape = None if index else shapes
+            dtype = _pick(dtypes, index) if isinstance(dtypes, list) else dtypes
+            shape = _pick(shapes, index) if isinstance(shapes, list) else None if index else shapes
             data = None
             if shape is not None and len(shape) < 2 and dtype in TRACKED:
                 call.output = index
@@ -296,14 +298,17 @@ class Shapes:
 
 
 def _dependencies(node: ir.Node) -> Sequence[ir.Value | None]:
-    if node.op_type not in CONTROL_RULES:
-        return node.inputs
+    """The inputs of a control-flow node and what its bodies give."""
     return [*node.inputs, *[output for body in bodies(node) for output in body.outputs]]
+
+
+def _pick(items: list[_T | None], index: int) -> _T | None:
+    return items[index] if index < len(items) else None
 
 
 def _of_tensor(tensor: ir.TensorProtocol) -> Fact:
     dtype = tensor.dtype
-    shape = tuple([dim for dim in tensor.shape.dims if isinstance(dim, int)])
+    shape = cast(Shape, tensor.shape.dims)  # always plain integers
     if dtype not in TRACKED or len(shape) > 1 or (shape and shape[0] > MAX_ELEMENTS):
         return dtype, shape, None
     return dtype, shape, tuple([int(item) for item in tensor.numpy().reshape(-1).tolist()])

@@ -51,7 +51,7 @@ def same_shape(call: Call) -> Shape:
 
 def broadcast_shapes(a: Shape, b: Shape) -> Shape:
     """NumPy broadcasting of two shapes that are compatible."""
-    if a is b or a == b:
+    if a is b or not b or a == b:
         return a
     lead = len(a) - len(b)
     if lead < 0:
@@ -73,7 +73,8 @@ def broadcast_all(shapes: Sequence[Shape]) -> Shape:
 def _binary(call: Call) -> Shape:
     a = call.shape(0)
     # before opset 7 broadcasting was asked for by attributes, and only the second operand was stretched
-    if call.node.attributes.data and ("broadcast" in call.node.attributes or "axis" in call.node.attributes):
+    attributes = call.node.attributes.data
+    if attributes and ("broadcast" in attributes or "axis" in attributes):
         return a
     return broadcast_shapes(a, call.shape(1))
 
