@@ -11,6 +11,7 @@ from onnx_ir.passes import common
 from graphopt import walk
 from graphopt.errors import UsageError
 from graphopt.names import Names
+from graphopt.proto.tails import Tail
 from graphopt.rewrite import edit
 
 __all__ = ["extract"]
@@ -33,7 +34,10 @@ def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> i
             give, or do not need an input; the dtype of a new input is not known.
     """
     part = model.clone()
+    part.meta.update(model.meta)
     graph = part.graph
+    if outputs:
+        _drop_tail(part, outputs)
     found = _values(graph)
     ends = [_find(name, found, part) for name in _distinct(outputs)] or list(graph.outputs)
     starts = [_find(name, found, part) for name in _distinct(inputs)]
@@ -64,6 +68,17 @@ def extract(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> i
     common.RemoveUnusedFunctionsPass()(part)  # type: ignore[no-untyped-call]
     common.RemoveUnusedOpsetsPass()(part)
     return part
+
+
+def _drop_tail(model: ir.Model, outputs: Sequence[str]) -> None:
+    """Leaves behind the ZipMap that makes a classifier's last output, and what else save would put back."""
+    tail = Tail.of(model)
+    if tail is None:
+        return
+    for name in outputs:
+        if name in tail.inner:
+            raise UsageError(f"'{name}' is a map, made by a ZipMap", hint=f"Cut before it, at {_quoted(tail.feeds)}.")
+    del model.meta["graphopt.tail"]
 
 
 def _distinct(names: Sequence[str]) -> Sequence[str]:

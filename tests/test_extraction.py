@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime as ort
 import pytest
 from harness import parse
 
-from graphopt import proto
+from graphopt import io, proto
 from graphopt.errors import UsageError
 from graphopt.extraction import extract
 
@@ -149,3 +151,17 @@ def test_names_inside_subgraphs_are_recognised() -> None:
     }""")
     with pytest.raises(UsageError, match="'t' lies inside If"):
         extract(model, [], ["t"])
+
+
+def test_map_outputs_stay_only_where_no_output_is_named(models: Path) -> None:
+    model = io.load(models / "logreg_iris.onnx")
+    whole = proto.to_proto(extract(model, [], []))
+    assert [output.name for output in whole.graph.output] == [
+        output.name for output in proto.to_proto(model).graph.output
+    ]
+    part = proto.to_proto(extract(model, [], ["probability_tensor_normalized"]))
+    assert [output.name for output in part.graph.output] == ["probability_tensor_normalized"]
+    assert "ZipMap" not in [node.op_type for node in part.graph.node]
+    with pytest.raises(UsageError, match="is a map") as caught:
+        extract(model, [], ["probabilities"])
+    assert "probability_tensor_normalized" in caught.value.hint
