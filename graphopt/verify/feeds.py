@@ -1,0 +1,340 @@
+"""Inputs for a model, made from the model: types and shapes it declares, values that its graph can use.
+
+Open dimensions get one size a name; integers stay below what they select from; scalars that the graph compares
+with constants (a sample rate) take those constants; the rest is seeded noise. Where a first guess does not run, a
+caller walks through :meth:`Plan.guesses`, of which :func:`generate` gives the first.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+
+from graphopt.errors import ModelError, UsageError
+from graphopt.verify import dims, values
+
+__all__ = ["Feeds", "Guess", "Plan", "generate"]
+
+Array = np.ndarray[Any, Any]
+Feeds = dict[str, Any]
+"""An array, a list of arrays (sequence) or None (empty optional) for each input."""
+
+_UNNAMED: Final = re.compile(r"\?|-?\d+|none|unknown|", re.IGNORECASE)
+_OUT_OF_RANGE: Final = re.compile(r"inclusive range \[-?\d+, ?(-?\d+)\]|out of (?:bounds|range)[^\[]*\[-?\d+, ?(-?\d+)[\])]", re.I)
+_MASK: Final = re.compile(r"mask", re.IGNORECASE)
+_RANKS: Final = ((2, 3), (4,), (), (1, 3, 8, 8), (2, 3, 4))
+_WORDS: Final = ("alpha", "beta", "gamma", "delta", "epsilon")
+_MAX_CHOICES: Final = 4
+_TOO_BIG: Final = 1 << 31  # bytes of one input: dimensions of a model nobody runs
+_UNBOUNDED: Final = 10  # exclusive bound of an index into something of unknown size
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One graph input: ``kind`` is tensor, sequence or optional; ``shape`` None is of unknown rank."""
+
+    name: str
+    kind: str
+    dtype: ir.DataType
+    shape: tuple[dims.Dim, ...] | None
+    uses: values.Uses
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """One way to fill a model's inputs.
+
+    Attributes:
+        sizes: Of the open dimensions.
+        style: ``normal``, or ``unit`` for floats in (0, 1).
+        choice: Which of the constants that an input is compared with.
+        cap: Exclusive bound on indices into what has an unknown size.
+        rank: Which shape for inputs of unknown rank.
+        variant: 0 for masks of ones and true conditions, 1 for mixed ones.
+    """
+
+    sizes: Mapping[str, int]
+    style: str = "normal"
+    choice: int = 0
+    cap: int = _UNBOUNDED
+    rank: int = 0
+    variant: int = 0
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{name}={size}" for name, size in self.sizes.items())
+        return f"{sizes or 'fixed shapes'}{f', choice {self.choice}' if self.choice else ''}"
+
+
+@dataclass(slots=True)
+class Plan:
+    """How to feed a model; built once, cheap to fill."""
+
+    inputs: list[Input]
+    overridable: list[Input]
+    open_dims: dims.OpenDims
+    defaults: dict[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = None) -> Plan:
+        """Look at a model's inputs and at what the graph does with them.
+
+        Raises:
+            UsageError: ``shapes`` names no input of the model, or contradicts what it declares.
+            ModelError: An input has no type.
+        """
+        wanted = dict(shapes or {})
+        required = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+        _check_names(wanted, [str(value.name) for value in required])
+        plan = cls([], [], dims.OpenDims())
+        sizes = _SizeOf(model)
+        for value in required:
+            plan.inputs.append(plan._input(model, value, wanted.get(str(value.name)), sizes))
+        if model.ir_version >= 4:
+            for value in model.graph.inputs:
+                tensor = model.graph.initializers.get(str(value.name))
+                if tensor is not None and tensor.const_value is not None and tensor.const_value.nbytes < 1 << 20:
+                    plan.overridable.append(plan._input(model, value, None, sizes))
+                    plan.defaults[str(value.name)] = tensor.const_value.numpy()
+        return plan
+
+    def _input(self, model: ir.Model, value: ir.Value, wanted: Sequence[int] | None, sizes: _SizeOf) -> Input:
+        name = str(value.name)
+        kind, dtype = _type(value)
+        declared = _declared(value)
+        if wanted is not None:
+            self._fix(name, declared, tuple(wanted))
+            declared = tuple(wanted)
+        if declared is not None:
+            self.open_dims.add(declared, is_float=dtype.is_floating_point())
+        return Input(name, kind, dtype, declared, values.follow(model, value, sizes))
+
+    def _fix(self, name: str, declared: tuple[dims.Dim, ...] | None, wanted: tuple[int, ...]) -> None:
+        shown = "×".join(map(str, wanted))
+        if any(size < 0 for size in wanted):
+            raise UsageError(f"input '{name}' cannot have the shape {shown}: sizes are not negative")
+        if declared is None:
+            return
+        if len(declared) != len(wanted):
+            raise UsageError(f"input '{name}' has {len(declared)} dimensions, not the {len(wanted)} of {shown}")
+        for dim, size in zip(declared, wanted, strict=True):
+            if isinstance(dim, int):
+                if dim != size:
+                    raise UsageError(f"input '{name}' has a fixed dimension of {dim}, which cannot be {size} ({shown})")
+            elif not dims.is_expression(dim) and self.open_dims.fixed.setdefault(dim, size) != size:
+                raise UsageError(f"dimension '{dim}' cannot be both {self.open_dims.fixed[dim]} and {size}")
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether samples of different shapes are possible."""
+        return bool(self.open_dims.free)
+
+    def guesses(self) -> Iterator[Guess]:
+        """Ways to fill the inputs, the likeliest first."""
+        choices = min(_MAX_CHOICES, max((len(set(entry.uses.choices)) for entry in self._chosen()), default=1))
+        ranks = len(_RANKS) if any(entry.shape is None for entry in self.inputs) else 1
+        for sizes in self.open_dims.guesses():
+            for choice in range(choices):
+                for rank in range(ranks):
+                    yield Guess(sizes, choice=choice, rank=rank)
+
+    def variations(self, guess: Guess, number: int) -> Iterator[Guess]:
+        """Guesses for the ``number``-th further sample, given one that ran: other sizes and other values."""
+        choices = max((len(set(entry.uses.choices)) for entry in self._chosen()), default=1)
+        other = [(guess.choice + step) % choices for step in range(1, choices)][:_MAX_CHOICES]
+        varied = list(self.open_dims.variations(dict(guess.sizes)))
+        if number > 1:
+            varied = varied[-1:]
+        for choice in (*other, guess.choice):
+            for sizes in varied:
+                yield replace(guess, sizes=sizes, choice=choice, variant=1)
+        if other:  # another choice may need other sizes
+            for sizes in self.open_dims.guesses():
+                yield replace(guess, sizes=sizes, choice=other[0], variant=1)
+        yield replace(guess, variant=0)
+
+    def _chosen(self) -> list[Input]:
+        return [entry for entry in self.inputs if entry.uses.choices]
+
+    def fill(self, guess: Guess, seed: int) -> Feeds | None:
+        """Arrays for a guess; None where they would be absurdly large."""
+        shapes = {entry.name: self._shape(entry, guess) for entry in self.inputs}
+        if any(math.prod(shape) * 8 > _TOO_BIG for shape in shapes.values()):
+            return None
+        feeds: Feeds = {}
+        for position, entry in enumerate(self.inputs):
+            random = np.random.default_rng([seed, position])
+            shape = shapes[entry.name]
+            if entry.kind == "sequence":
+                feeds[entry.name] = [_array(entry, shape, guess, random) for _ in range(3)]
+            else:
+                feeds[entry.name] = _array(entry, shape, guess, random)
+        return feeds
+
+    def override(self, seed: int) -> Feeds:
+        """Other values for initializers that a caller may replace: floats moved by a tenth."""
+        random = np.random.default_rng([seed, len(self.inputs)])
+        return {
+            name: (array * (1 + 0.1 * random.standard_normal(array.shape))).astype(array.dtype)
+            for name, array in self.defaults.items()
+            if array.dtype.kind == "f"
+        }
+
+    def _shape(self, entry: Input, guess: Guess) -> tuple[int, ...]:
+        if entry.shape is None:
+            return _RANKS[guess.rank]
+        return tuple(_size(dim, guess.sizes) for dim in entry.shape)
+
+    @staticmethod
+    def bound_in(message: str) -> int | None:
+        """The exclusive bound that an ONNX Runtime error says an index broke."""
+        found = _OUT_OF_RANGE.search(message)
+        return None if found is None else int(found.group(1) or found.group(2)) + 1
+
+
+def generate(
+    model: ir.Model, *, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0, samples: int = 1
+) -> list[Feeds]:
+    """Feeds for a model, by input name; the sizes are first guesses, which a run may refuse.
+
+    Args:
+        model: The model; its weights are not read.
+        shapes: Shapes of inputs, by name; they fix same-named dimensions of other inputs too.
+        seed: Same seed, same values.
+        samples: How many; they differ in values, not in shape.
+
+    Raises:
+        UsageError: ``shapes`` does not fit the model.
+        ModelError: An input has no type, or no guess is small enough to allocate.
+    """
+    plan = Plan.of(model, shapes)
+    guess = next(plan.guesses())
+    made = [plan.fill(guess, seed + number) for number in range(samples)]
+    feeds = [entry for entry in made if entry is not None]
+    if len(feeds) != samples:
+        raise ModelError("the model's inputs are too large to generate", hint="Give shapes with --input-shape.")
+    return feeds
+
+
+def _check_names(wanted: Mapping[str, object], names: list[str]) -> None:
+    for name in wanted:
+        if name not in names:
+            raise UsageError(f"the model has no input '{name}'", hint=f"Its inputs are: {', '.join(names) or 'none'}.")
+
+
+def _type(value: ir.Value) -> tuple[str, ir.DataType]:
+    """(tensor | sequence | optional, element type)."""
+    kind, inner = "tensor", value.type
+    if isinstance(inner, ir.OptionalType):
+        kind, inner = "optional", inner.elem_type
+    if isinstance(inner, ir.SequenceType):
+        kind, inner = "sequence", inner.elem_type
+    if inner is None or not isinstance(inner, (ir.TensorType, ir.SparseTensorType)):
+        raise ModelError(f"input '{value.name}' has no type that can be fed: {value.type}")
+    return kind, inner.dtype
+
+
+def _declared(value: ir.Value) -> tuple[dims.Dim, ...] | None:
+    if value.shape is None:
+        return None
+    return tuple(_dim(value, axis, size) for axis, size in enumerate(value.shape))
+
+
+def _dim(value: ir.Value, axis: int, size: int | ir.SymbolicDim) -> dims.Dim:
+    if isinstance(size, int):
+        return size if size >= 0 else f"{value.name}@{axis}"
+    name = size.value
+    return f"{value.name}@{axis}" if name is None or _UNNAMED.fullmatch(str(name).strip()) else str(name)
+
+
+def _size(dim: dims.Dim, sizes: Mapping[str, int]) -> int:
+    if isinstance(dim, int):
+        return dim
+    size = dims.evaluate(dim, sizes)
+    return 1 if size is None else size
+
+
+class _SizeOf:
+    """Sizes of values inside the graph: declared ones, those of constants, and what leads back to an input."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._inputs = set(model.graph.inputs)
+
+    def __call__(self, value: ir.Value, axis: int) -> dims.Dim | None:
+        tensor = value.const_value
+        shape = tensor.shape if tensor is not None else value.shape
+        if shape is None or not -len(shape) <= axis < len(shape):
+            return None
+        return _dim(value, axis % len(shape), shape[axis])
+
+
+def _array(entry: Input, shape: tuple[int, ...], guess: Guess, random: np.random.Generator) -> Array:
+    dtype = entry.dtype
+    if dtype == ir.DataType.STRING:
+        words = [str(choice) for choice in entry.uses.choices] or list(_WORDS)
+        return random.choice(np.array(words, object), shape).astype(object).reshape(shape)
+    if dtype == ir.DataType.BOOL:
+        return _booleans(shape, guess, random)
+    numbers = _numbers(entry, shape, guess, random)
+    return np.asarray(numbers).reshape(shape).astype(dtype.numpy())
+
+
+def _booleans(shape: tuple[int, ...], guess: Guess, random: np.random.Generator) -> Array:
+    if not shape or guess.variant == 0:
+        return np.full(shape, guess.variant == 0)
+    return random.random(shape) < 0.7
+
+
+def _numbers(entry: Input, shape: tuple[int, ...], guess: Guess, random: np.random.Generator) -> Array:
+    uses = entry.uses
+    if uses.choices and not isinstance(uses.choices[0], str) and not uses.is_index:
+        options = list(dict.fromkeys(uses.choices))
+        return np.full(shape, options[guess.choice % len(options)])
+    if uses.is_index or uses.limits:
+        bounds = [_size(limit, guess.sizes) for limit in uses.limits] or [guess.cap]
+        high = max(uses.low + 1, min(bounds))
+        return random.integers(uses.low, high, shape)
+    if uses.kind:
+        return _KINDS[uses.kind](shape, random)
+    if _MASK.search(entry.name):
+        return np.ones(shape) if guess.variant == 0 else random.random(shape) < 0.7
+    if entry.dtype.is_floating_point():
+        return random.random(shape) if guess.style == "unit" else random.standard_normal(shape)
+    if entry.dtype.bitwidth <= 8:
+        limits = np.iinfo(np.int8 if entry.dtype.is_signed() else np.uint8)
+        half = 1 << (8 - entry.dtype.bitwidth)
+        return random.integers(limits.min // half, limits.max // half + 1, shape)
+    return random.integers(0, 16, shape)
+
+
+def _reshape(shape: tuple[int, ...], random: np.random.Generator) -> Array:
+    target = np.ones(shape)
+    target.reshape(-1)[:1] = -1
+    return target
+
+
+def _scales(shape: tuple[int, ...], random: np.random.Generator) -> Array:
+    scales = np.ones(shape)
+    scales.reshape(-1)[2:] = 2
+    return scales
+
+
+_KINDS: Final[Mapping[str, Any]] = {
+    "reshape": _reshape,
+    "scales": _scales,
+    "ones": lambda shape, random: np.ones(shape),
+    "zeros": lambda shape, random: np.zeros(shape),
+    "sizes": lambda shape, random: np.full(shape, 4),
+    "ends": lambda shape, random: np.full(shape, 1 << 20),
+    "trips": lambda shape, random: np.full(shape, 3),
+    "depth": lambda shape, random: np.full(shape, 8),
+    "axes": lambda shape, random: np.arange(math.prod(shape)).reshape(shape),
+    "divisor": lambda shape, random: random.integers(1, 9, shape),
+    "shift": lambda shape, random: random.integers(0, 4, shape),
+    "unit": lambda shape, random: random.uniform(0.1, 0.5, shape),
+}
