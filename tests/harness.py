@@ -76,11 +76,11 @@ def feeds(model: ir.Model, seed: int = 0, sizes: Mapping[str, int] | None = None
         shape = [dim if isinstance(dim, int) else (sizes or {}).get(str(dim), 3) for dim in value.shape]
         kind = value.dtype.numpy()
         if kind.kind == "b":
-            made[value.name] = random.random(shape) < 0.5
+            made[value.name] = np.asarray(random.random(shape) < 0.5)
         elif kind.kind in "iu":
-            made[value.name] = random.integers(0, 3, shape).astype(kind)
+            made[value.name] = np.asarray(random.integers(0, 3, shape), kind)
         else:
-            made[value.name] = random.standard_normal(shape).astype(kind)
+            made[value.name] = np.asarray(random.standard_normal(shape), kind)
     return made
 
 
