@@ -22,6 +22,6 @@ def command(model: Path, *, shapes: options.Shapes, as_json: bool, quiet: bool, 
 
     terminal = Terminal(as_json=as_json, quiet=quiet, verbose=verbose)
     with terminal.progress("inspect"):
-        inspection = inspect(model)
+        inspection = inspect(model, shapes=shapes)
     terminal.show(inspection)
     terminal.result(inspection.to_dict())

@@ -24,6 +24,11 @@ _EXIT = {"equal": ExitCode.OK, "different": ExitCode.NOT_EQUIVALENT, "unproven":
 @click.option("--rtol", type=click.FloatRange(min=0), metavar="X", help="Relative tolerance. [default: by dtype]")
 @click.option("--atol", type=click.FloatRange(min=0), metavar="X", help="Absolute tolerance. [default: by dtype]")
 @click.option("--metric", metavar="NAME", help="Compare a metric on --inputs: accuracy, f1, mae or module:function.")
+@click.option(
+    "--max-drop", type=click.FloatRange(min=0), metavar="X", help="Judge by --metric alone: how far it may drop."
+)
+@click.option("--exact", is_flag=True, help="Ask for identical bits.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads inside operators.")
 @options.verification
 @options.reporting
 def command(

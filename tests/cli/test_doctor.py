@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,9 @@ from graphopt.cli import doctor
 from graphopt.cli.main import main
 
 
-def findings(capsys: pytest.CaptureFixture[str], code: int) -> dict[str, object]:
+def findings(capsys: pytest.CaptureFixture[str], code: int) -> dict[str, Any]:
     assert main(["doctor", "--json"]) == code
-    found: dict[str, object] = json.loads(capsys.readouterr().out)
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
 
@@ -25,14 +26,14 @@ def with_versions(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> Non
 def test_sound_installation(capsys: pytest.CaptureFixture[str]) -> None:
     found = findings(capsys, 0)
     assert found["problems"] == []
-    assert found["providers"]["CPUExecutionProvider"] == "works"  # type: ignore[index]
-    assert found["packages"]["onnx"]  # type: ignore[index]
+    assert found["providers"]["CPUExecutionProvider"] == "works"
+    assert found["packages"]["onnx"]
     assert found["passes"]
 
 
 def test_two_runtimes_side_by_side(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with_versions(monkeypatch, onnxruntime="1.0", onnxruntime_gpu="1.0")
-    (problem,) = findings(capsys, 8)["problems"]  # type: ignore[misc]
+    (problem,) = findings(capsys, 8)["problems"]
     assert problem.startswith("onnxruntime and onnxruntime-gpu are installed side by side")
 
 
@@ -40,7 +41,7 @@ def test_missing_package(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     with_versions(monkeypatch, rich=None)
     found = findings(capsys, 8)
     assert found["problems"] == ["rich is not installed; run 'pip install graphopt' again"]
-    assert found["packages"]["rich"] == "missing"  # type: ignore[index]
+    assert found["packages"]["rich"] == "missing"
 
 
 def test_no_runtime(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,7 +53,7 @@ def test_no_runtime(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 def test_import_that_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(doctor._REQUIRED, "rich", "rich_that_is_broken")
-    (problem,) = findings(capsys, 8)["problems"]  # type: ignore[misc]
+    (problem,) = findings(capsys, 8)["problems"]
     assert problem == "'import rich_that_is_broken' fails: ModuleNotFoundError: No module named 'rich_that_is_broken'"
 
 

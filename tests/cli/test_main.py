@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> object:
 
         module = Module()
         module.command = command  # type: ignore[attr-defined]
-        monkeypatch.setattr(cli_main.importlib, "import_module", lambda _: module)
+        monkeypatch.setattr(importlib, "import_module", lambda _: module)
 
     return install
 

@@ -17,7 +17,7 @@ from graphopt.errors import SaveError, UsageError
 @options.verification
 @click.option("--passes", multiple=True, callback=options.names)
 @click.pass_context
-def command(context: click.Context, **_: object) -> None:
+def command(context: click.Context, /, **_: object) -> None:
     click.echo(repr({name: context.params[name] for name in ("shapes", "memory_limit", "passes")}))
 
 
