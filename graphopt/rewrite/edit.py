@@ -88,7 +88,8 @@ def erase_if_dead(roots: Iterable[ir.Node]) -> tuple[list[ir.Node], list[ir.Node
     """Erases each of ``roots`` that is dead, then what dies with it.
 
     Returns:
-        The erased nodes, and the nodes that survive but lost a reader.
+        The erased nodes, and the nodes that deserve another look: those that survive but lost a reader, and what is
+        now the only reader of one, which is what many rules ask for.
     """
     pending = list(roots)
     erased: list[ir.Node] = []
@@ -105,4 +106,6 @@ def erase_if_dead(roots: Iterable[ir.Node]) -> tuple[list[ir.Node], list[ir.Node
             producer = value.producer()
             if producer is not None:
                 pending.append(producer)
-    return erased, [node for node in weakened if node.graph is not None]
+    alive = [node for node in weakened if node.graph is not None]
+    lone = [output for node in alive for output in node.outputs if len(output._uses) == 1]
+    return erased, alive + [reader for output in lone for reader in output.consumers()]

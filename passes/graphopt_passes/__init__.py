@@ -36,5 +36,10 @@ CATALOGUE: dict[str, Entry] = {
     "eliminate-tile": _entry("EliminateTile", "eliminate_tile", _CLEANUP),
     "merge-transposes": _entry("MergeTransposes", "merge_transposes", _EXACT),
     "merge-reshapes": _entry("MergeReshapes", "merge_reshapes", _EXACT),
+    "eliminate-common-subexpressions": _entry(
+        "EliminateCommonSubexpressions", "eliminate_common_subexpressions", _EXACT
+    ),
     "fuse-conv-batchnorm": _entry("FuseConvBatchNorm", "fuse_conv_batchnorm", _NUMERIC),
+    "deduplicate-initializers": _entry("DeduplicateInitializers", "deduplicate_initializers", _EXACT),
+    "remove-unused-initializers": _entry("RemoveUnusedInitializers", "remove_unused_initializers", _CLEANUP),
 }

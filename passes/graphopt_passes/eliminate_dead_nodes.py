@@ -27,7 +27,8 @@ class EliminateDeadNodes(GraphPass):
         ``a = Relu(x); return a``
 
     Does not apply when:
-        - an output is read inside a subgraph, or is a graph output.
+        - an output is read inside a subgraph, or is a graph output;
+        - it has no output at all, which only a custom operator with a side effect has.
 
     Safety:
         Exact.
@@ -37,6 +38,6 @@ class EliminateDeadNodes(GraphPass):
     safety = Safety.EXACT
 
     def run(self, model: ir.Model, context: Context) -> Outcome:
-        dead = [node for scope in context.scopes() for node in scope.graph if edit.is_dead(node)]
+        dead = [node for scope in context.scopes() for node in scope.graph if edit.is_dead(node) and node.outputs]
         erased, weakened = edit.erase_if_dead(dead)
         return Outcome(len(erased), weakened)

@@ -6,10 +6,8 @@ import dataclasses
 
 import onnx_ir as ir
 
-from graphopt import walk
 from graphopt.analysis.constants import tensor_of_constant_node
 from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
-from graphopt.rewrite import edit
 
 __all__ = ["HoistConstants"]
 
@@ -42,19 +40,28 @@ class HoistConstants(GraphPass):
     def run(self, model: ir.Model, context: Context) -> Outcome:
         count = 0
         touched: list[ir.Node] = []
-        for scope in walk.scopes(model):
+        for scope in context.scopes():
             if scope.function is not None:
                 continue
-            for node in [node for node in scope.graph if node.op_type == "Constant" and not node.domain]:
-                tensor = tensor_of_constant_node(node)
-                old = node.outputs[0]
-                if tensor is None or old.is_graph_output():
+            hoisted: list[ir.Node] = []
+            for node in scope.graph:
+                if node._op_type != "Constant" or node.domain or node.outputs[0].is_graph_output():
                     continue
-                name, old.name = old.name, None
-                tensor.name = name
-                new = edit.constant_value(name, tensor)
-                scope.graph.register_initializer(new)
-                touched += edit.redirect(old, new)
-                edit.erase(node)
-                count += 1
+                tensor = tensor_of_constant_node(node)
+                if tensor is not None:
+                    _detach(node.outputs[0], tensor)
+                    hoisted.append(node)
+            for node in hoisted:
+                touched += node.outputs[0].consumers()
+                scope.graph.register_initializer(node.outputs[0])
+            scope.graph.remove(hoisted)
+            count += len(hoisted)
         return Outcome(count, touched)
+
+
+def _detach(value: ir.Value, tensor: ir.TensorProtocol) -> None:
+    """Makes the output of a Constant node a value of its own: a new one would have to be put into each reader."""
+    value._producer = value._index = None
+    tensor.name = value.name
+    value.const_value = tensor
+    value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
