@@ -46,7 +46,7 @@ passes: $(DEV) ## Regenerate passes/README.md
 	@$(BIN)/graphopt passes --markdown > $(VENV)/passes.md && mv $(VENV)/passes.md passes/README.md
 
 peers: $(DEV) ## Measure graphopt against other optimizers
-	@$(PIP) install --quiet --constraint constraints.txt --group peers
+	@$(PIP) install -qq --constraint constraints.txt --group peers
 	@$(BIN)/python tests/bench/peers.py
 
 clean: ## Remove the environment and everything built
@@ -60,9 +60,9 @@ $(BIN)/python:
 
 # The stamps make the install happen once, and again when what is to be installed changes.
 $(BASE): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+	$(PIP) install -qq --constraint constraints.txt --editable .
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install -qq --constraint constraints.txt --editable '.[dev]'
 	@touch $@ $(BASE)

@@ -48,7 +48,8 @@ def _sizes(report: Report) -> Table:
 
 
 def _fired(report: Report) -> Table:
-    table = _table("pass", "changes", "safety")
+    table = _table("pass", "changes")
+    table.add_column("safety")
     for one in report.passes:
         if one.count:
             table.add_row(one.name, str(one.count), Text(one.safety, style="dim"))
