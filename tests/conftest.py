@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("harness")
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -117,12 +117,15 @@ class Driver:
         return True
 
     def _place(self, root: ir.Node, new_nodes: Sequence[ir.Node], stand_ins: Sequence[ir.Value | None]) -> None:
+        """Inserts the new nodes before ``root``; what replaces an output of it inherits the output's name."""
         if not new_nodes:
             return
-        final = {value for value in stand_ins if value is not None}
+        for old, new in zip(root.outputs, stand_ins, strict=True):
+            if new is not None and new.producer() in new_nodes and not old.is_graph_output():
+                new.name, old.name = old.name, None
         for node in new_nodes:
             for output in node.outputs:
-                if output not in final or output.name is None:
+                if output.name is None:
                     output.name = self._context.names.fresh(node.name or node.op_type)
         root.prepend(new_nodes)
         last = stand_ins[0].producer() if stand_ins[0] is not None else None
