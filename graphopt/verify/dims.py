@@ -88,7 +88,7 @@ class OpenDims:
         """Take note of an input's shape."""
         for axis, dim in enumerate(shape):
             if isinstance(dim, str) and not is_expression(dim) and dim not in self.roles:
-                self.roles[dim] = _role(dim, axis, len(shape), is_float=is_float)
+                self.roles[dim] = _role(dim, axis, shape, is_float=is_float)
 
     @property
     def free(self) -> list[str]:
@@ -150,13 +150,16 @@ class OpenDims:
         return varied
 
 
-def _role(name: str, axis: int, rank: int, *, is_float: bool) -> Role:
+def _role(name: str, axis: int, shape: Sequence[Dim], *, is_float: bool) -> Role:
+    rank = len(shape)
     if "@" not in name:
         for role, pattern in _BY_NAME:
             if pattern.search(name):
                 return role
     if axis == 0:
         return "batch" if rank > 1 else "count"
+    if rank == 3 and axis == 1 and isinstance(shape[0], int) and isinstance(shape[2], int):
+        return "batch"  # a recurrent state: (layers, batch, features)
     if rank in (4, 5) and is_float:
         return "channels" if axis == 1 else "image"
     return "length"

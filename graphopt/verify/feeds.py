@@ -136,7 +136,7 @@ class Plan:
 
     def guesses(self) -> Iterator[Guess]:
         """Ways to fill the inputs, the likeliest first."""
-        choices = min(_MAX_CHOICES, max((len(set(entry.uses.choices)) for entry in self._chosen()), default=1))
+        choices = min(_MAX_CHOICES, self._choices())
         ranks = len(_RANKS) if any(entry.shape is None for entry in self.inputs) else 1
         for sizes in self.open_dims.guesses():
             for choice in range(choices):
@@ -145,7 +145,7 @@ class Plan:
 
     def variations(self, guess: Guess, number: int) -> Iterator[Guess]:
         """Guesses for the ``number``-th further sample, given one that ran: other sizes and other values."""
-        choices = max((len(set(entry.uses.choices)) for entry in self._chosen()), default=1)
+        choices = self._choices()
         other = [(guess.choice + step) % choices for step in range(1, choices)][:_MAX_CHOICES]
         varied = list(self.open_dims.variations(dict(guess.sizes)))
         if number > 1:
@@ -158,8 +158,8 @@ class Plan:
                 yield replace(guess, sizes=sizes, choice=other[0], variant=1)
         yield replace(guess, variant=0)
 
-    def _chosen(self) -> list[Input]:
-        return [entry for entry in self.inputs if entry.uses.choices]
+    def _choices(self) -> int:
+        return max((len(_options(entry)) for entry in self.inputs), default=1) or 1
 
     def fill(self, guess: Guess, seed: int) -> Feeds | None:
         """Arrays for a guess; None where they would be absurdly large."""
@@ -290,10 +290,18 @@ def _booleans(shape: tuple[int, ...], guess: Guess, random: np.random.Generator)
     return random.random(shape) < 0.7
 
 
+def _options(entry: Input) -> list[Any]:
+    """The constants that the graph compares an input with; where there is one only, also another value."""
+    options = list(dict.fromkeys(entry.uses.choices))
+    if len(options) == 1 and isinstance(options[0], (int, float)):
+        options.append(options[0] // 2 if options[0] > 1 else options[0] + 1)
+    return options
+
+
 def _numbers(entry: Input, shape: tuple[int, ...], guess: Guess, random: np.random.Generator) -> Array:
     uses = entry.uses
     if uses.choices and not isinstance(uses.choices[0], str) and not uses.is_index:
-        options = list(dict.fromkeys(uses.choices))
+        options = _options(entry)
         return np.full(shape, options[guess.choice % len(options)])
     if uses.is_index or uses.limits:
         bounds = [_size(limit, guess.sizes) for limit in uses.limits] or [guess.cap]
