@@ -51,7 +51,7 @@ def negations(tmp_path: Path) -> Path:
 
 
 def graphopt_command(*arguments: str | Path, path: Path) -> subprocess.CompletedProcess[str]:
-    return run(sys.executable, "-m", "graphopt", *arguments, path=path)
+    return run(sys.executable, "-P", "-m", "graphopt", *arguments, path=path)
 
 
 def test_third_party_pass_is_listed(third_party: Path) -> None:
@@ -105,7 +105,7 @@ def test_wheel_holds_both_packages(root: Path, tmp_path: Path) -> None:
     assert {"graphopt/py.typed", "graphopt_passes/py.typed"} <= set(names)
 
     code = "import graphopt, graphopt_passes; print(graphopt.__file__); print(graphopt_passes.__file__)"
-    done = run(sys.executable, "-c", code, path=tmp_path / "site")
+    done = run(sys.executable, "-P", "-c", code, path=tmp_path / "site")
     assert done.returncode == 0, done.stderr
     assert all(line.startswith(str(tmp_path)) for line in done.stdout.splitlines())
     done = graphopt_command("passes", path=tmp_path / "site")
