@@ -57,7 +57,9 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
         data = proto.SerializeToString()
     except (EncodeError, ValueError):  # more than 2 GB
         with _no_collections():
-            return _decode(proto, {}, _nowhere, has_unknown=False)
+            copy = onnx.ModelProto()
+            copy.CopyFrom(proto)
+            return _decode(copy, {}, _nowhere, has_unknown=False)
     return from_bytes(data)
 
 
@@ -72,12 +74,12 @@ def from_bytes(data: Buffer, external: decode.ExternalData | None = None) -> ir.
         ModelError: The bytes are no model, or the model is invalid.
     """
     proto, skeleton = _parse(data)
-    has_unknown = _has_unknown_fields(proto)
+    has_unknown = _discards_unknown_fields(proto, skeleton.content)
     if has_unknown:
         proto = onnx.ModelProto.FromString(skeleton.content)
     view = memoryview(data)
     with _no_collections():
-        payloads = {location: view[start:end] for location, (start, end) in skeleton.payloads.items()}
+        payloads = {key: (field, view[start:end]) for key, (field, start, end) in skeleton.payloads.items()}
         return _decode(proto, payloads, external or _nowhere, has_unknown)
 
 
@@ -207,7 +209,7 @@ def _parse(data: Buffer) -> tuple[onnx.ModelProto, wire.Skeleton]:
 
 
 def _decode(
-    proto: onnx.ModelProto, payloads: Mapping[str, Buffer], external: decode.ExternalData, has_unknown: bool
+    proto: onnx.ModelProto, payloads: Mapping[str, tuple[int, Buffer]], external: decode.ExternalData, has_unknown: bool
 ) -> ir.Model:
     try:
         tail = cut_tail(proto)
@@ -229,11 +231,16 @@ def _decode(
     return model
 
 
-def _has_unknown_fields(proto: onnx.ModelProto) -> bool:
-    """Whether any message in it has fields that the installed onnx does not know; discards them."""
-    size = proto.ByteSize()
+def _discards_unknown_fields(proto: onnx.ModelProto, content: bytes) -> bool:
+    """Discard the fields that the installed onnx does not know from a message parsed from ``content``.
+
+    Returns:
+        Whether there were any.
+    """
     proto.DiscardUnknownFields()
-    return proto.ByteSize() != size
+    size = proto.ByteSize()
+    # No encoding is shorter than the one that protobuf writes: the same size means that nothing was discarded.
+    return size != len(content) and size != onnx.ModelProto.FromString(content).ByteSize()
 
 
 def _nowhere(proto: onnx.TensorProto) -> Buffer:

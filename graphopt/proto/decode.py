@@ -17,8 +17,8 @@ import onnx_ir as ir
 
 from graphopt.errors import ModelError
 from graphopt.proto import objects
-from graphopt.proto.tensors import BIT_WIDTHS, BufferTensor, SparseTensor, check_typed_data
-from graphopt.proto.types import TypeReader
+from graphopt.proto.tensors import BIT_WIDTHS, LIKE_RAW, RAW_DATA, BufferTensor, SparseTensor, check_typed_data
+from graphopt.proto.typeinfo import TypeReader
 from graphopt.proto.wire import Buffer
 
 __all__ = ["ExternalData", "Undefined", "decode_model"]
@@ -28,6 +28,8 @@ _QUANTIZATION = "quant_parameter_tensor_names"  # where onnx_ir keeps quantizati
 _INT, _FLOAT, _STRING, _TENSOR, _INTS, _GRAPH = 2, 1, 3, 4, 7, 5
 _Kind = ir.AttributeType
 _Scope = dict[str, ir.Value]
+_attr, _ATTRIBUTE_TYPES, _DATA_TYPES = objects.attr, objects.ATTRIBUTE_TYPES, objects.DATA_TYPES
+_EXTERNAL = onnx.TensorProto.EXTERNAL
 
 
 class ExternalData(Protocol):
@@ -41,13 +43,13 @@ class Undefined(Exception):
 
 
 def decode_model(
-    proto: onnx.ModelProto, payloads: Mapping[str, Buffer], external: ExternalData, *, has_unknown: bool = False
+    proto: onnx.ModelProto, payloads: Mapping[str, tuple[int, Buffer]], external: ExternalData, *, has_unknown: bool = False
 ) -> ir.Model:
     """Build the model of a message.
 
     Args:
-        proto: The message; nothing of it is changed or kept.
-        payloads: The bytes behind the markers that :func:`graphopt.proto.wire.cut` left.
+        proto: The message. It becomes the model's: small tensors live on in it.
+        payloads: The field and the bytes behind the markers that :func:`graphopt.proto.wire.cut` left.
         external: Finds external data.
         has_unknown: Whether some message in it has fields that this onnx does not know.
 
@@ -60,13 +62,14 @@ def decode_model(
 
 class _Decoder:
     def __init__(
-        self, payloads: Mapping[str, Buffer], external: ExternalData, has_unknown: bool, ir_version: int
+        self, payloads: Mapping[str, tuple[int, Buffer]], external: ExternalData, has_unknown: bool, ir_version: int
     ) -> None:
         self._payloads = payloads
         self._external = external
         self._has_unknown = has_unknown
         self._multi_device = ir_version >= _MULTI_DEVICE_IR
         self._types = TypeReader()
+        self._assign_type = self._types.assign
         self._scopes: list[_Scope] = []
 
     def model(self, proto: onnx.ModelProto) -> ir.Model:
@@ -93,7 +96,8 @@ class _Decoder:
             self._function_value_info(model, proto.graph)
         if model.device_configurations:
             ir.serde._resolve_node_device_configurations(model)
-        self._keep_unknown(model, proto)
+        if self._has_unknown:
+            self._keep_unknown(model, proto)
         return model
 
     def graph(self, proto: onnx.GraphProto) -> ir.Graph:
@@ -130,7 +134,8 @@ class _Decoder:
             metadata_props=_metadata(proto.metadata_props),
         )
         objects.fill(graph, nodes)
-        self._keep_unknown(graph, proto)
+        if self._has_unknown:
+            self._keep_unknown(graph, proto)
         return graph
 
     def function(self, proto: onnx.FunctionProto) -> ir.Function:
@@ -159,23 +164,28 @@ class _Decoder:
         )
         objects.fill(graph, nodes)
         function = ir.Function(proto.domain, proto.name, proto.overload, graph=graph, attributes=attributes)
-        self._keep_unknown(function, proto)
+        if self._has_unknown:
+            self._keep_unknown(function, proto)
         return function
 
     def _nodes(self, protos: Any, scope: _Scope, infos: dict[str, onnx.ValueInfoProto]) -> list[ir.Node]:
         """Decode nodes in order; ``scope`` gains their outputs."""
         make, new_value, attribute, lookup = objects.node, objects.value, self._attribute, scope.get
+        has_unknown = self._has_unknown
         nodes = []
         for proto in protos:
-            inputs: list[ir.Value | None] = []
-            for name in proto.input:
-                inputs.append(None if not name else lookup(name) or self._captured(name, proto))
+            names = proto.input[:]
+            inputs: list[ir.Value | None] = [*map(lookup, names)]
+            if None in inputs:
+                for index, name in enumerate(names):
+                    if name and inputs[index] is None:
+                        inputs[index] = self._captured(name, proto)
             attributes = {}
             for item in proto.attribute:
                 decoded = attribute(item)
                 attributes[decoded._name] = decoded
             outputs = []
-            for name in proto.output:
+            for name in proto.output[:]:
                 output = new_value(name)
                 outputs.append(output)
                 if not name:
@@ -197,7 +207,8 @@ class _Decoder:
                 node.device_configurations = tuple(
                     ir.serde.deserialize_node_device_configuration(item, known) for item in proto.device_configurations
                 )
-            self._keep_unknown(node, proto)
+            if has_unknown:
+                self._keep_unknown(node, proto)
             nodes.append(node)
         return nodes
 
@@ -216,12 +227,13 @@ class _Decoder:
         return value
 
     def _describe(self, value: ir.Value, info: onnx.ValueInfoProto) -> None:
-        self._types.assign(value, info.type)
+        self._assign_type(value, info.type)
         if info.doc_string:
             value.doc_string = info.doc_string
         if info.metadata_props:
             value._metadata_props = _metadata(info.metadata_props)
-        self._keep_unknown(value, info)
+        if self._has_unknown:
+            self._keep_unknown(value, info)
 
     def _initializer(self, proto: onnx.TensorProto, scope: _Scope, infos: dict[str, onnx.ValueInfoProto]) -> ir.Value:
         tensor = self._tensor(proto)
@@ -261,48 +273,49 @@ class _Decoder:
     def _tensor(self, proto: onnx.TensorProto) -> ir.TensorProtocol:
         dims = tuple(proto.dims)
         kind = proto.data_type
-        bits = BIT_WIDTHS.get(kind)
-        count = math.prod(dims)
         if dims and min(dims) < 0:
             raise ModelError(f"tensor {proto.name!r} has a negative dimension: {list(dims)}")
-        raw: Buffer | None = None
-        if proto.data_location == onnx.TensorProto.EXTERNAL:
-            raw = self._outside(proto)
-        elif proto.HasField("raw_data"):
+        field = RAW_DATA
+        if proto.data_location == _EXTERNAL:
+            field, raw = self._outside(proto)
+            if field in LIKE_RAW and kind not in LIKE_RAW[field]:
+                raise ModelError(f"tensor {proto.name!r} has its data in a field for another element type")
+        else:
             raw = proto.raw_data
-        if raw is None or bits is None:
+        bits = BIT_WIDTHS.get(kind)
+        if bits is None or not (raw or proto.HasField("raw_data")):
             return self._typed_tensor(proto, dims)
-        if len(raw) != (count * bits + 7) // 8:
+        if len(raw) != (math.prod(dims) * bits + 7) // 8:
             raise ModelError(
-                f"tensor {proto.name!r} of shape {list(dims)} needs {(count * bits + 7) // 8} bytes"
+                f"tensor {proto.name!r} of shape {list(dims)} needs {(math.prod(dims) * bits + 7) // 8} bytes"
                 f" and has {len(raw)}"
             )
-        tensor = BufferTensor(raw, objects.DATA_TYPES[kind], self._types.static(dims), proto.name)
+        tensor = BufferTensor(raw, _DATA_TYPES[kind], self._types.static(dims), proto.name, field=field)
         if proto.doc_string:
             tensor.doc_string = proto.doc_string
         if proto.metadata_props:
             tensor._metadata_props = _metadata(proto.metadata_props)
-        self._keep_unknown(tensor, proto)
+        if self._has_unknown:
+            self._keep_unknown(tensor, proto)
         return tensor
 
-    def _outside(self, proto: onnx.TensorProto) -> Buffer:
+    def _outside(self, proto: onnx.TensorProto) -> tuple[int, Buffer]:
         location = proto.external_data[-1].value if proto.external_data else ""
         found = self._payloads.get(location)
-        return self._external(proto) if found is None else found
+        return (RAW_DATA, self._external(proto)) if found is None else found
 
     def _typed_tensor(self, proto: onnx.TensorProto, dims: tuple[int, ...]) -> ir.TensorProtocol:
         check_typed_data(proto, dims)
         if proto.data_type == ir.DataType.STRING:
             return ir.serde.deserialize_tensor(proto)
-        # A copy: the message would keep everything alive that was parsed with it.
-        return ir.serde.TensorProtoTensor(onnx.TensorProto.FromString(proto.SerializeToString()))
+        return ir.serde.TensorProtoTensor(proto)
 
     def _attribute(self, proto: onnx.AttributeProto) -> ir.Attr:
         name = proto.name
         kind = proto.type
         doc_string = proto.doc_string or None
         if proto.ref_attr_name:
-            made = ir.RefAttr(name, proto.ref_attr_name, objects.ATTRIBUTE_TYPES[kind], doc_string)
+            made = ir.RefAttr(name, proto.ref_attr_name, _ATTRIBUTE_TYPES[kind], doc_string)
         else:
             if kind == _INTS:
                 content: Any = tuple(proto.ints)
@@ -318,8 +331,9 @@ class _Decoder:
                 content = read(self, proto)
             else:
                 raise ModelError(f"attribute {name!r} has no known type ({kind})")
-            made = objects.attr(name, objects.ATTRIBUTE_TYPES[kind], content, doc_string)
-        self._keep_unknown(made, proto)
+            made = _attr(name, _ATTRIBUTE_TYPES[kind], content, doc_string)
+        if self._has_unknown:
+            self._keep_unknown(made, proto)
         return made
 
     def _type_and_shape(self, proto: onnx.TypeProto) -> ir.TypeAndShape:
@@ -340,8 +354,7 @@ class _Decoder:
                     self._describe(value, info)
 
     def _keep_unknown(self, holder: Any, proto: Any) -> None:
-        if not self._has_unknown:
-            return
+        """Let the fields that the installed onnx does not know ride along with what was made of a message."""
         only_unknown = type(proto)()
         only_unknown.CopyFrom(proto)
         for field in proto.DESCRIPTOR.fields:

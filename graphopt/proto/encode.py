@@ -18,14 +18,15 @@ import onnx_ir as ir
 from graphopt.errors import ModelError
 from graphopt.proto import wire
 from graphopt.proto.tails import Tail
-from graphopt.proto.tensors import SparseTensor, payload
-from graphopt.proto.types import TypeWriter
+from graphopt.proto.tensors import RAW_DATA, BufferTensor, SparseTensor, byte_size, payload
+from graphopt.proto.typeinfo import TypeWriter
 from graphopt.proto.wire import Buffer, head, number, record, text, varint
 
 __all__ = ["Place", "encode_model"]
 
 _VALUE_INFO_IN_FUNCTIONS_IR = 10
 _MULTI_DEVICE_IR = 11
+_WORTH_KEEPING_APART = 1 << 12  # bytes: smaller data are copied
 _QUANTIZATION = "quant_parameter_tensor_names"
 _Kind = ir.AttributeType
 _Parts = list[Buffer]
@@ -59,6 +60,7 @@ class _Encoder:
         self._types = TypeWriter()
         self._input_fields: dict[str, bytes] = {}
         self._op_fields: dict[str, bytes] = {}
+        self._attribute_heads: dict[tuple[str, _Kind], bytes] = {}
 
     def model(self, model: ir.Model) -> _Parts:
         parts: _Parts = [number(1, model.ir_version)]
@@ -103,14 +105,15 @@ class _Encoder:
             tensor = value._const_value
             if tensor is None:
                 raise ModelError(f"initializer {name!r} has no value")
-            if isinstance(tensor, SparseTensor):
+            if type(tensor) is SparseTensor:
                 parts.append(record(15, _sparse(tensor, name)))
             else:
                 body = self._tensor(tensor, name, self._places.get(id(tensor)))
                 parts += (head(5, _size(body)), *body)
             if not value._is_graph_input and (value.doc_string or value._metadata_props):
                 infos.append(record(13, self._value_info(value)))
-            _annotate(value, annotations)
+            if value._metadata is not None:
+                _annotate(value, annotations)
         if graph.doc_string:
             parts.append(text(10, graph.doc_string))
         for value in graph.inputs:
@@ -160,17 +163,22 @@ class _Encoder:
         known = self._input_fields
         for value in node._inputs:
             name = value._name if value is not None else ""
-            if name is None:
-                raise ModelError(f"an input of node {node.name!r} ({node.op_type}) has no name")
-            field = known.get(name)
+            field = known.get(name)  # type: ignore[arg-type]
             if field is None:
+                if name is None:
+                    raise ModelError(f"an input of node {node.name!r} ({node.op_type}) has no name")
                 field = known[name] = text(1, name)
             fields.append(field)
-        outputs = [value._name or "" for value in node._outputs]
-        while outputs and not outputs[-1]:
-            outputs.pop()
-        for name in outputs:
-            fields.append(text(2, name))
+        unnamed = b""
+        for value in node._outputs:
+            if not (name := value._name):
+                unnamed += b"\x12\0"  # written only when a named output follows
+                continue
+            content = name.encode()
+            content = varint(len(content)) + content
+            known[name] = b"\x0a" + content
+            fields.append(unnamed + b"\x12" + content)
+            unnamed = b""
         if node._name:
             fields.append(text(3, node._name))
         field = self._op_fields.get(node._op_type)
@@ -194,61 +202,73 @@ class _Encoder:
         parts: _Parts = []
         for attribute in node._attributes.data.values():
             body = self._attribute(attribute)
-            if len(body) == 1:
-                fields.append(record(5, bytes(body[0])))
+            if isinstance(body, bytes):
+                fields.append(record(5, body))
             else:
                 parts += (head(5, _size(body)), *body)
         simple = b"".join(fields)
-        return [simple, *parts], len(simple) + _size(parts)
+        return ([simple, *parts], len(simple) + _size(parts)) if parts else ([simple], len(simple))
 
-    def _attribute(self, attribute: ir.Attr) -> _Parts:
-        """The fields of an attribute; one buffer, unless it holds tensors or graphs."""
+    def _attribute(self, attribute: ir.Attr) -> bytes | _Parts:
+        """The fields of an attribute; in several buffers when it holds big tensors or graphs."""
         kind = attribute._type
         content = attribute._value
-        simple = text(1, attribute._name) + number(20, kind)
+        key = (attribute._name, kind)
+        simple = self._attribute_heads.get(key)
+        if simple is None:
+            simple = self._attribute_heads[key] = text(1, attribute._name) + number(20, kind)
         if attribute.doc_string:
             simple += text(13, attribute.doc_string)
         if attribute._metadata is not None:
             simple += b"".join(_unknown(attribute))
         if attribute._ref_attr_name:
-            return [simple + text(21, attribute._ref_attr_name)]
-        if kind == _Kind.INT:
-            return [simple + b"\x18" + varint(content)]
-        if kind == _Kind.INTS:
-            return [simple + b"".join([b"\x40" + varint(n) for n in content])]
-        if kind == _Kind.FLOAT:
-            return [simple + b"\x15" + _float(content)]
-        if kind == _Kind.STRING:
-            return [simple + record(4, _bytes(content))]
+            return simple + text(21, attribute._ref_attr_name)
+        if kind is _Kind.INTS:
+            return simple + b"".join([b"\x40" + varint(n) for n in content])
+        if kind is _Kind.INT:
+            return simple + b"\x18" + varint(content)
+        if kind is _Kind.FLOAT:
+            return simple + b"\x15" + _float(content)
+        if kind is _Kind.STRING:
+            return simple + record(4, _bytes(content))
         write = _RARE.get(kind)
         if write is None:
             raise ModelError(f"attribute {attribute.name!r} has no type that ONNX can express ({kind.name})")
-        return [simple, *write(self, content)]
+        parts = write(self, content)
+        return simple + parts[0] if len(parts) == 1 else [simple, *parts]
 
     def _nested(self, field: int, body: _Parts) -> _Parts:
+        if len(body) == 1:
+            return [record(field, bytes(body[0]))]
         return [head(field, _size(body)), *body]
 
     def _tensor(self, tensor: ir.TensorProtocol, name: str | None, place: Place | None = None) -> _Parts:
-        """The fields of a tensor under the given name."""
-        if place is None and isinstance(tensor, ir.serde.TensorProtoTensor):
+        """The fields of a tensor under the given name; one buffer, unless the data are big."""
+        if type(tensor) is BufferTensor:
+            dims, field = tensor._shape._dims, tensor.field
+        elif place is None and type(tensor) is ir.serde.TensorProtoTensor:
             return [_message(tensor, name)]
-        simple = b"".join([number(1, dim) for dim in tensor.shape.numpy()]) + number(2, int(tensor.dtype))
+        else:
+            dims, field = list(tensor.shape.numpy()), RAW_DATA
+        simple = b"".join([b"\x08" + varint(dim) for dim in dims]) + b"\x10" + varint(tensor.dtype)  # type: ignore[arg-type]
         if name:
             simple += text(8, name)
         if tensor.doc_string:
             simple += text(12, tensor.doc_string)
-        simple += b"".join(_metadata(16, tensor.metadata_props))
-        simple += b"".join(_unknown(tensor))
+        if type(tensor) is not BufferTensor or tensor._metadata_props or tensor._metadata:
+            simple += b"".join([*_metadata(16, tensor.metadata_props), *_unknown(tensor)])
         if place is not None:
             keys = {"location": place.location, "offset": str(place.offset), "length": str(place.length)}
             return [simple + b"".join(_metadata(13, keys)) + number(14, onnx.TensorProto.EXTERNAL)]
-        if tensor.dtype == ir.DataType.STRING:
+        if tensor.dtype is ir.DataType.STRING:
             strings = tensor.string_data() if isinstance(tensor, ir.StringTensor) else tensor.numpy().reshape(-1)
             return [simple + b"".join([record(6, _bytes(item)) for item in strings])]
         raw = payload(tensor)
-        if len(raw) != math.ceil(tensor.size * tensor.dtype.itemsize):
+        if len(raw) != byte_size(tensor.dtype, dims):  # type: ignore[arg-type]
             raise ModelError(f"tensor {name!r} says it has shape {tensor.shape} and holds {len(raw)} bytes")
-        return [simple + head(9, len(raw)), raw]
+        if len(raw) < _WORTH_KEEPING_APART:
+            return [b"".join((simple, head(field, len(raw)), raw))]
+        return [simple + head(field, len(raw)), raw]
 
     def _value_info(self, value: ir.Value, name: str = "") -> bytes:
         name = name or value._name or ""
@@ -283,7 +303,8 @@ class _Encoder:
             if attribute.type == _Kind.UNDEFINED:
                 parts.append(text(6, attribute.name))
             else:
-                parts += self._nested(11, self._attribute(attribute))
+                body = self._attribute(attribute)
+                parts += self._nested(11, [body] if isinstance(body, bytes) else body)
         if function.doc_string:
             parts.append(text(8, function.doc_string))
         if function.overload:
@@ -352,9 +373,7 @@ def _opsets(field: int, imports: Mapping[str, int]) -> list[bytes]:
 
 def _unknown(holder: Any) -> list[bytes]:
     """The fields that the installed onnx did not know when the object was read."""
-    if holder._metadata is None:
-        return []
-    unknown = holder._metadata.get("graphopt.unknown")
+    unknown = holder.meta.get("graphopt.unknown")
     return [unknown] if unknown else []
 
 

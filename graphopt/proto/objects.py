@@ -25,6 +25,7 @@ _LAYOUT = {
     " device_configurations doc_string",
     ir.Attr: "_metadata _name _ref_attr_name _type _value doc_string",
     ir.Shape: "_dims _frozen",
+    _core._TensorTypeBase: "_dtype denotation",
     ir.Graph: "_doc_string _initializers _inputs _metadata _metadata_props _name_authority _nodes _opset_imports"
     " _outputs name",
     _linked_list.DoublyLinkedSet: "_length _root _value_ids_to_boxes",
@@ -39,13 +40,14 @@ _tuple = tuple.__new__
 
 def tensor_type(dtype: ir.DataType) -> ir.TensorType:
     """A fresh tensor type: its dtype can be assigned, so two values never share one."""
-    return ir.TensorType(dtype)
+    made: ir.TensorType = _new(ir.TensorType)
+    made._dtype = dtype
+    made.denotation = None
+    return made
 
 
 def shape(dims: Sequence[int | ir.SymbolicDim]) -> ir.Shape:
     """A frozen shape without denotations, from dims that are already int or SymbolicDim."""
-    if not KNOWN_LAYOUT:
-        return ir.Shape(dims, frozen=True)
     made: ir.Shape = _new(ir.Shape)
     made._dims = list(dims)
     made._denotations = [None] * len(made._dims)
@@ -55,8 +57,6 @@ def shape(dims: Sequence[int | ir.SymbolicDim]) -> ir.Shape:
 
 def value(name: str) -> ir.Value:
     """A value that nothing produces yet."""
-    if not KNOWN_LAYOUT:
-        return ir.Value(name=name)
     made: ir.Value = _new(ir.Value)
     made._name = name
     made._producer = made._index = made._metadata = made._metadata_props = None
@@ -68,8 +68,6 @@ def value(name: str) -> ir.Value:
 
 def attr(name: str, kind: ir.AttributeType, content: Any, doc_string: str | None = None) -> ir.Attr:
     """An attribute whose content already has the type that ``kind`` asks for."""
-    if not KNOWN_LAYOUT:
-        return ir.Attr(name, kind, content, doc_string=doc_string)
     made: ir.Attr = _new(ir.Attr)
     made._name = name
     made._type = kind
@@ -88,8 +86,6 @@ def node(
     name: str,
 ) -> ir.Node:
     """A node that owns ``outputs`` (which nothing produced before) and uses ``inputs``."""
-    if not KNOWN_LAYOUT:
-        return ir.Node(domain, op_type, inputs, attributes, outputs=outputs, name=name)
     made: ir.Node = _new(ir.Node)
     made._name = name
     made._domain = "" if domain == "ai.onnx" else domain
@@ -118,9 +114,6 @@ def node(
 
 def fill(graph: ir.Graph, nodes: list[ir.Node]) -> None:
     """Append fresh nodes, all named (possibly with the empty name), to a graph that has none."""
-    if not KNOWN_LAYOUT:
-        graph.extend(nodes)
-        return
     linked = graph._nodes
     boxes = linked._value_ids_to_boxes
     node_names = graph._name_authority._node_names
@@ -141,3 +134,7 @@ def fill(graph: ir.Graph, nodes: list[ir.Node]) -> None:
     previous.next = linked._root
     linked._root.prev = previous
     linked._length = len(nodes)
+
+
+if not KNOWN_LAYOUT:
+    from graphopt.proto.constructors import attr, fill, node, shape, tensor_type, value  # noqa: F811

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from graphopt.errors import ModelError
-from graphopt.proto.types import has_map
+from graphopt.proto.typeinfo import has_map
 from graphopt.proto.wire import Buffer, record
 
 __all__ = ["Tail", "cut_tail"]

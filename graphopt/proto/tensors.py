@@ -15,9 +15,19 @@ from onnx_ir import _core
 from graphopt.errors import ModelError
 from graphopt.proto.wire import Buffer
 
-__all__ = ["BIT_WIDTHS", "BufferTensor", "SparseTensor", "byte_size", "check_typed_data", "payload"]
+__all__ = [
+    "BIT_WIDTHS",
+    "LIKE_RAW",
+    "RAW_DATA",
+    "BufferTensor",
+    "SparseTensor",
+    "byte_size",
+    "check_typed_data",
+    "payload",
+]
 
 CHUNK = 1 << 24
+RAW_DATA = 9
 
 # Bits an element; strings and undefined have none.
 BIT_WIDTHS: dict[int, int] = {
@@ -31,7 +41,20 @@ _TYPED_FIELDS = {
     "int64_data": {_D.INT64},
     "uint64_data": {_D.UINT32, _D.UINT64},
 }
-_FIELD_OF = {int(dtype): field for field, dtypes in _TYPED_FIELDS.items() for dtype in dtypes}
+# Fields whose packed form is the same bytes as raw_data.
+LIKE_RAW = {4: _TYPED_FIELDS["float_data"], 10: _TYPED_FIELDS["double_data"]}
+
+
+def _stored(kind: int, bits: int) -> tuple[str, int, int]:
+    """Where elements of a type are, and how many entries of that field they take (as a fraction)."""
+    field = next((field for field, kinds in _TYPED_FIELDS.items() if kind in kinds), "int32_data")
+    if kind in {_D.COMPLEX64, _D.COMPLEX128}:
+        return field, 2, 1
+    return field, 1, 8 // bits if bits in {2, 4} else 1
+
+
+_STORED = {kind: _stored(kind, bits) for kind, bits in BIT_WIDTHS.items()}
+_STORED[int(_D.STRING)] = ("string_data", 1, 1)
 
 
 class BufferTensor(_core.TensorBase):
@@ -42,9 +65,10 @@ class BufferTensor(_core.TensorBase):
             replacing or deleting the file does not change what is read here.
         dtype: The element type, strings excepted.
         shape: Frozen and static.
+        field: The field of a TensorProto that the bytes came from and go back to.
     """
 
-    __slots__ = ("_dtype", "_raw", "_shape")
+    __slots__ = ("_dtype", "_raw", "_shape", "field")
 
     def __init__(
         self,
@@ -54,8 +78,10 @@ class BufferTensor(_core.TensorBase):
         name: str | None = None,
         doc_string: str | None = None,
         metadata_props: dict[str, str] | None = None,
+        field: int = RAW_DATA,
     ) -> None:
         self._raw = raw
+        self.field = field
         self._dtype = dtype
         self._shape = shape
         self._name = name
@@ -177,25 +203,20 @@ def byte_size(kind: int, dims: Iterable[int]) -> int:
 
 def check_typed_data(proto: onnx.TensorProto, dims: Sequence[int]) -> None:
     """Raise ModelError unless the typed field holds as many elements as ``dims`` say."""
-    count = math.prod(dims)
     kind = proto.data_type
-    if kind == _D.STRING:
-        have, need = len(proto.string_data), count
-    elif kind in BIT_WIDTHS:
-        have = len(getattr(proto, _FIELD_OF.get(kind, "int32_data")))
-        bits = BIT_WIDTHS[kind]
-        per_entry = 1 if kind in {_D.COMPLEX64, _D.COMPLEX128} or bits >= 6 else 8 // bits
-        need = -(-count // per_entry) * (2 if kind in {_D.COMPLEX64, _D.COMPLEX128} else 1)
-    else:
+    field, numerator, denominator = _STORED.get(kind, ("", 0, 1))
+    if not field:
         raise ModelError(f"tensor {proto.name!r} has no known element type ({kind})")
+    have = len(getattr(proto, field))
+    need = -(-math.prod(dims) * numerator // denominator)
     if have != need:
         raise ModelError(f"tensor {proto.name!r} of shape {list(dims)} needs {need} stored elements and has {have}")
 
 
 def payload(tensor: ir.TensorProtocol) -> Buffer:
     """The bytes of a tensor, as ``raw_data`` holds them; not copied where that can be helped."""
-    if isinstance(tensor, BufferTensor):
-        return tensor.raw
+    if type(tensor) is BufferTensor:
+        return tensor._raw
     if isinstance(tensor, ir.Tensor) and tensor.dtype.bitwidth >= 8:
         array = tensor.numpy()
         if array.nbytes > 4096 and array.flags.c_contiguous and array.dtype.byteorder in "=<|":

@@ -18,17 +18,20 @@ _WORTH_CUTTING = 1024  # payloads below this many bytes go through protobuf
 _MAX_DEPTH = 100  # protobuf's own limit
 
 _MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _FUNCTION = range(6)
-_PAYLOAD = -1
+_PAYLOAD = -1  # raw_data, or packed floats or doubles, which are the same bytes
 _CHILDREN: tuple[dict[int, int], ...] = (
     {7: _GRAPH, 25: _FUNCTION},
     {1: _NODE, 5: _TENSOR},
     {5: _ATTRIBUTE},
     {5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH},
-    {9: _PAYLOAD},
+    {4: _PAYLOAD, 9: _PAYLOAD, 10: _PAYLOAD},
     {7: _NODE},
 )
 
-_VARINTS = [bytes((n,)) for n in range(128)]
+_VARINTS = [bytes((n,)) if n < 128 else bytes((n & 127 | 128, n >> 7)) for n in range(2048)]
+
+
+_TAGS: list[bytes] = []  # of length-delimited fields, by number
 
 
 class Truncated(ValueError):
@@ -42,17 +45,17 @@ class _Unusual(Exception):
 class Skeleton(NamedTuple):
     """A model without its big payloads.
 
-    ``content`` is what protobuf shall parse; ``payloads`` maps the location of a marker to its (start, end) in
-    the original bytes.
+    ``content`` is what protobuf shall parse; ``payloads`` maps the location of a marker to its (field, start, end)
+    in the original bytes.
     """
 
     content: bytes
-    payloads: dict[str, tuple[int, int]]
+    payloads: dict[str, tuple[int, int, int]]
 
 
 def varint(n: int) -> bytes:
     """The base-128 encoding of ``n``; a negative number takes ten bytes, as an int64 does."""
-    if 0 <= n < 128:
+    if 0 <= n < 2048:
         return _VARINTS[n]
     n &= 0xFFFFFFFFFFFFFFFF
     out = bytearray()
@@ -63,19 +66,25 @@ def varint(n: int) -> bytes:
     return bytes(out)
 
 
+_TAGS += [varint(field << 3 | 2) for field in range(32)]
+
+
 def head(field: int, size: int) -> bytes:
     """Tag and length that come before ``size`` bytes of a length-delimited field."""
-    return varint(field << 3 | 2) + varint(size)
+    return _TAGS[field] + varint(size)
 
 
 def record(field: int, payload: bytes) -> bytes:
     """A length-delimited field."""
-    return varint(field << 3 | 2) + varint(len(payload)) + payload
+    size = len(payload)
+    return _TAGS[field] + (_VARINTS[size] if size < 2048 else varint(size)) + payload
 
 
 def text(field: int, content: str) -> bytes:
     """A string field."""
-    return record(field, content.encode())
+    payload = content.encode()
+    size = len(payload)
+    return _TAGS[field] + (_VARINTS[size] if size < 2048 else varint(size)) + payload
 
 
 def number(field: int, content: int) -> bytes:
@@ -93,7 +102,7 @@ def cut(data: Buffer, token: str) -> Skeleton:
     Raises:
         Truncated: A record reaches past the end of the file or of its parent.
     """
-    payloads: dict[str, tuple[int, int]] = {}
+    payloads: dict[str, tuple[int, int, int]] = {}
     try:
         parts = _cut(data, 0, len(data), _MODEL, token, payloads, 0)
     except IndexError:
@@ -117,13 +126,13 @@ def _read_varint(data: Buffer, at: int) -> tuple[int, int]:
 
 
 def _cut(
-    data: Buffer, start: int, end: int, kind: int, token: str, payloads: dict[str, tuple[int, int]], depth: int
+    data: Buffer, start: int, end: int, kind: int, token: str, payloads: dict[str, tuple[int, int, int]], depth: int
 ) -> list[Buffer]:
     """The rewritten parts of one message; empty when there is nothing to cut in it."""
     children = _CHILDREN[kind]
     parts: list[Buffer] = []
     copied = at = start
-    found: tuple[int, int] | None = None
+    found: tuple[int, int, int] | None = None
     while at < end:
         begin = at
         tag = data[at]
@@ -143,7 +152,9 @@ def _cut(
             if size < _WORTH_CUTTING or (child := children.get(tag >> 3)) is None:
                 continue
             if child == _PAYLOAD:
-                found = (body, at)
+                if found:
+                    return []  # data in several pieces
+                found = (tag >> 3, body, at)
                 parts.append(data[copied:begin])
                 copied = at
             elif depth < _MAX_DEPTH and (inner := _cut(data, body, at, child, token, payloads, depth + 1)):
