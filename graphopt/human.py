@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
-__all__ = ["bar", "byte_size", "count", "decimals", "duration", "shorten", "shorten_all", "times"]
+__all__ = ["bar", "byte_size", "count", "decimals", "duration", "printable", "shorten", "shorten_all", "times"]
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
@@ -42,6 +41,11 @@ def times(ratio: float) -> str:
     return f"{ratio:.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}x"
 
 
+def printable(text: str) -> str:
+    """``text`` with what would move the cursor or break a line made visible: names come from files of any origin."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
 def shorten(text: str, width: int) -> str:
     """``text`` in at most ``width`` characters, its middle left out: names differ at their ends."""
     if len(text) <= width:
@@ -53,12 +57,12 @@ def shorten(text: str, width: int) -> str:
 
 
 def shorten_all(names: Sequence[str], width: int) -> list[str]:
-    """``names`` in at most ``width`` characters each, without making two that differ the same where it can be helped."""
+    """``names`` in at most ``width`` characters each; two that differ still do, where that can be helped."""
     short = [shorten(name, width) for name in names]
     if len(set(short)) == len(set(names)):
         return short
-    head = len(os.path.commonprefix(names))
-    tail = len(os.path.commonprefix([name[:head:-1] for name in names]))
+    head = _shared(names)
+    tail = _shared([name[:head:-1] for name in names])
     cut = [f"{'…' if head else ''}{name[head : len(name) - tail]}{'…' if tail else ''}" for name in names]
     return [shorten(name, width) for name in cut]
 
@@ -73,9 +77,14 @@ def bar(share: float, width: int, *, ascii_only: bool = False) -> str:
     return "█" * full + (_EIGHTHS[rest] if rest else "")
 
 
+def _shared(names: Sequence[str]) -> int:
+    """How many characters all ``names`` begin with."""
+    return next((index for index, chars in enumerate(zip(*names, strict=False)) if len(set(chars)) > 1), 0)
+
+
 def _scaled(number: float, units: tuple[str, ...]) -> str:
     value, unit = number / 1000, units[0]
-    for unit in units:  # noqa: B007
+    for unit in units:
         if abs(value) < 999.5 or unit == units[-1]:
             break
         value /= 1000

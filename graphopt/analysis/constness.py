@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING
 
 from graphopt import walk
 from graphopt.analysis import constants, effects
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = ["NEVER_FOLDED", "constant_values", "initializer_inputs_are_fixed"]
 
@@ -18,7 +20,7 @@ _FIRST_IR_WITH_OVERRIDES = 4
 
 
 def initializer_inputs_are_fixed(model: ir.Model) -> bool:
-    """Whether an initializer that is also a graph input is nonetheless fixed: older IR versions demanded the listing."""
+    """Whether an initializer listed as a graph input is fixed nonetheless: older IR versions demanded the listing."""
     return bool(model.ir_version) and model.ir_version < _FIRST_IR_WITH_OVERRIDES
 
 
@@ -40,9 +42,7 @@ def constant_values(
     overridable = overridable or initializer_inputs_are_fixed(model)
     found: set[ir.Value] = set()
     for scope in walk.scopes(model):
-        found.update(
-            value for value in scope.graph.initializers.values() if overridable or not value.is_graph_input()
-        )
+        found.update(value for value in scope.graph.initializers.values() if overridable or not value.is_graph_input())
         for node in scope.graph:
             if _is_constant(node, found, barriers) or (known is not None and known(node)):
                 found.update(node.outputs)

@@ -13,18 +13,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from graphopt import walk
-from graphopt.analysis import constants, dims
+from graphopt.analysis import dims
 from graphopt.analysis.constness import constant_values
 from graphopt.analysis.cost_rules import GATHERS, RULES, VIEWS, Operands, Unknown, Work
+from graphopt.analysis.parameters import attribute_parameters, is_parameter_dtype, parameters, tensor_bytes
 from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from graphopt.analysis.shapes import Shapes
 
-__all__ = ["Costs", "NodeCost", "costs", "is_parameter_dtype", "parameters", "tensor_bytes"]
+__all__ = ["Costs", "NodeCost", "costs", "parameters"]
 
 InputShapes = Mapping[str, Sequence[int]]
 
@@ -67,15 +68,17 @@ class Costs:
 
     Attributes:
         nodes: Every node's, nested ones after the node that holds them.
-        bindings: Named symbolic dimensions and the extents they were given.
-        assumed: Those of them, and loop trip counts, that nothing determined: taken to be 1.
+        bindings: Symbolic dimensions and the extents that ``input_shapes`` gave them.
+        assumed: Those that nothing determined, and loop trip counts: taken to be 1.
         uncounted: Operators that run but whose work is not known, and how many there are.
+        empty: Values that symbols leave without elements; many mean that the extents are too small for the model.
     """
 
     nodes: tuple[NodeCost, ...]
     bindings: Mapping[str, int]
     assumed: tuple[str, ...]
     uncounted: Mapping[str, int]
+    empty: int = 0
 
     @property
     def macs(self) -> int:
@@ -122,89 +125,20 @@ def costs(model: ir.Model, shapes: Shapes | None = None, *, input_shapes: InputS
     uncounted = collections.Counter(
         _operator(cost.node) for cost in nodes if cost.times and cost.macs is None and not _holds_graph(cost.node)
     )
-    return Costs(nodes, dict(meter.bindings.given), tuple(meter.bindings.assumed), dict(uncounted))
-
-
-def parameters(model: ir.Model) -> int:
-    """The number of weights: elements of the stored tensors of float and of at most 8-bit integer types.
-
-    A tensor used in several places, or several names for one stretch of a data file, counts once. Weights that a
-    ConstantOfShape makes for a layer count as if stored.
-    """
-    return sum(size for _, size in _parameter_tensors(model))
-
-
-def is_parameter_dtype(dtype: ir.DataType | None) -> bool:
-    """Whether weights come in this type: floats, and integers of 8 bits or less. Indices and sizes do not."""
-    if dtype in (None, ir.DataType.UNDEFINED, ir.DataType.STRING, ir.DataType.BOOL):
-        return False
-    return dtype not in _INDEX_DTYPES
-
-
-def tensor_bytes(shape: Sequence[int], dtype: ir.DataType | None) -> int:
-    """The bytes of a packed tensor; strings and unknown types count as nothing."""
-    if dtype in (None, ir.DataType.UNDEFINED, ir.DataType.STRING):
-        return 0
-    return math.ceil(math.prod(shape) * dtype.bitwidth / 8)
-
-
-_INDEX_DTYPES = frozenset(
-    {
-        ir.DataType.INT16,
-        ir.DataType.UINT16,
-        ir.DataType.INT32,
-        ir.DataType.UINT32,
-        ir.DataType.INT64,
-        ir.DataType.UINT64,
-    }
-)
-_MOST_AXES = 16
-_GENERATED_FOR = frozenset("Conv ConvTranspose Gemm MatMul BatchNormalization InstanceNormalization".split())
-
-
-def _parameter_tensors(model: ir.Model) -> Iterator[tuple[object, int]]:
-    seen: set[object] = set()
-    for scope in walk.scopes(model):
-        stored = [value.const_value for value in scope.graph.initializers.values()]
-        for node in scope.graph:
-            if node.domain:
-                yield from ((attribute, size) for attribute, size in _attribute_parameters(node))
-            elif node.op_type == "Constant":
-                stored.append(constants.tensor_of_constant_node(node))
-            elif node.op_type == "ConstantOfShape" and (size := _generated(node)):
-                yield node, size
-        for tensor in stored:
-            if tensor is None or not is_parameter_dtype(tensor.dtype):
-                continue
-            key = (tensor.path, tensor.offset, tensor.length) if isinstance(tensor, ir.ExternalTensor) else id(tensor)
-            if key not in seen:
-                seen.add(key)
-                yield tensor, tensor.size
-
-
-def _attribute_parameters(node: ir.Node) -> Iterator[tuple[ir.Attr, int]]:
-    """Classical-ML operators keep their weights in attributes."""
-    if node.domain == "ai.onnx.ml":
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.FLOATS and not attribute.is_ref():
-                yield attribute, len(attribute.as_floats())
-
-
-def _generated(node: ir.Node) -> int:
-    """The elements of the weight that a ConstantOfShape node makes for a layer; 0 when it makes none."""
-    if not any(use.idx > 0 and use.node.op_type in _GENERATED_FOR for use in node.outputs[0].uses()):
-        return 0
-    source = node.inputs[0]
-    tensor = None if source is None else source.const_value or constants.constant(source)
-    return 0 if tensor is None or tensor.size > _MOST_AXES else math.prod(tensor.numpy().tolist())
+    bindings = {_label(symbol): extent for symbol, extent in meter.bindings.given.items()}
+    return Costs(nodes, bindings, tuple(meter.bindings.assumed), dict(uncounted), meter.empty)
 
 
 def _operator(node: ir.Node) -> str:
     return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
 
 
+def _label(symbol: str) -> str:
+    return symbol.describe() if isinstance(symbol, dims.Atom) else symbol
+
+
 def _holds_graph(node: ir.Node) -> bool:
-    return next(walk.subgraphs(node), None) is not None
+    return any(True for _ in walk.subgraphs(node))
 
 
 class _Bindings(Mapping[str, int]):
@@ -219,7 +153,7 @@ class _Bindings(Mapping[str, int]):
             return self.given[key]
         if isinstance(key, dims.Atom) and key.args:
             raise KeyError(key)  # a function of other symbols: the caller evaluates those
-        self.assumed[key.describe() if isinstance(key, dims.Atom) else key] = None
+        self.assumed[_label(key)] = None
         return 1
 
     def __iter__(self) -> Iterator[str]:
@@ -237,6 +171,7 @@ class _Meter:
         self._constants = constant_values(model, overridable=True)
         self._concrete: dict[ir.Value, tuple[int, ...] | None] = {}
         self.bindings = _Bindings()
+        self.empty = 0
         _bind(model, shapes, input_shapes, self.bindings.given)
 
     def graph(self, graph: ir.Graph, within: tuple[str, ...]) -> Iterator[NodeCost]:
@@ -264,8 +199,7 @@ class _Meter:
             times=0 if node.outputs and all(value in self._constants for value in node.outputs) else 1,
             macs=None if work is None else work.macs,
             flops=None if work is None else 2 * work.macs + work.other,
-            parameters=sum(self._parameters(value) for value in weights)
-            + sum(size for _, size in _attribute_parameters(node)),
+            parameters=sum(self._parameters(value) for value in weights) + sum(attribute_parameters(node)),
             weight_bytes=sum(self._weight_bytes(node, value) for value in weights if value is not None),
             read_bytes=read,
             write_bytes=written,
@@ -319,6 +253,7 @@ class _Meter:
         shape = self._shapes.of(value)
         sizes = None if shape is None else [dims.evaluate(dim, self.bindings) for dim in shape]
         result = None if sizes is None or None in sizes else tuple(max(0, size) for size in sizes if size is not None)
+        self.empty += bool(result is not None and 0 in result and 0 not in (shape or ()))
         self._concrete[value] = result
         return result
 

@@ -10,16 +10,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import onnx_ir as ir
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = ["GATHERS", "RULES", "VIEWS", "Operands", "Unknown", "Work"]
 
 Shape = tuple[int, ...]
 
 
-class Unknown(Exception):  # noqa: N818  (a signal inside the analysis; it never reaches a caller)
+class Unknown(Exception):
     """A shape that a formula needs is not known."""
 
 
@@ -252,12 +253,17 @@ def _nothing(node: Operands) -> Work:
 
 
 VIEWS: Final = frozenset(
-    "Constant Dropout Flatten Identity If Loop Optional OptionalGetElement OptionalHasElement Reshape Scan SequenceAt "
-    "SequenceConstruct SequenceEmpty SequenceLength SequenceMap Shape Size Squeeze Unsqueeze ZipMap".split()
-)
+    {
+        "Constant", "Dropout", "Flatten", "Identity", "If", "Loop", "Optional", "OptionalGetElement",
+        "OptionalHasElement", "Reshape", "Scan", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceLength",
+        "SequenceMap", "Shape", "Size", "Squeeze", "Unsqueeze", "ZipMap",
+    }
+)  # fmt: skip
 """Operators that read and write no tensor to speak of: they rename it, look at its shape or run a graph."""
 
-GATHERS: Final = frozenset("Gather GatherElements GatherND Slice ArrayFeatureExtractor SequenceAt Compress".split())
+GATHERS: Final = frozenset(
+    {"Gather", "GatherElements", "GatherND", "Slice", "ArrayFeatureExtractor", "SequenceAt", "Compress"}
+)
 """Operators that read only as much of their first input as they write, however large it is."""
 
 _ONNX: Final[tuple[tuple[Rule, str], ...]] = (
@@ -280,18 +286,25 @@ _ONNX: Final[tuple[tuple[Rule, str], ...]] = (
     (_fourier, "DFT STFT"),
     (
         _per_input(1),
-        "ArgMax ArgMin CumProd CumSum GlobalAveragePool GlobalMaxPool NonZero ReduceL1 ReduceMax ReduceMean ReduceMin "
-        "ReduceProd ReduceSum TopK Unique",
+        (
+            "ArgMax ArgMin CumProd CumSum GlobalAveragePool GlobalMaxPool NonZero ReduceL1 ReduceMax ReduceMean "
+            "ReduceMin ReduceProd ReduceSum TopK Unique"
+        ),
     ),
     (_per_input(2), "GlobalLpPool ReduceL2 ReduceLogSum ReduceSumSquare NegativeLogLikelihoodLoss Det"),
     (_per_input(3), "ReduceLogSumExp LpNormalization SoftmaxCrossEntropyLoss Hardmax"),
     (
         _per_output(1),
-        "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Cos Cosh "
-        "Div Equal Erf Exp Floor Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Log Mod Mul Neg Not Or Pow "
-        "Reciprocal Relu Round Sigmoid Sign Sin Sinh Sqrt Sub Tan Tanh ThresholdedRelu Xor",
+        (
+            "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil "
+            "Cos Cosh Div Equal Erf Exp Floor Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Log Mod Mul Neg "
+            "Not Or Pow Reciprocal Relu Round Sigmoid Sign Sin Sinh Sqrt Sub Tan Tanh ThresholdedRelu Xor"
+        ),
     ),
-    (_per_output(2), "BatchNormalization Clip DequantizeLinear LeakyRelu PRelu QuantizeLinear Softplus Softsign Shrink"),
+    (
+        _per_output(2),
+        "BatchNormalization Clip DequantizeLinear LeakyRelu PRelu QuantizeLinear Softplus Softsign Shrink",
+    ),
     (_per_output(3), "Celu Elu HardSigmoid HardSwish RotaryEmbedding Selu Swish"),
     (_per_input(4), "DynamicQuantizeLinear"),
     (_per_output(5), "Gelu LogSoftmax Mish Softmax SwiGLU"),
@@ -302,11 +315,14 @@ _ONNX: Final[tuple[tuple[Rule, str], ...]] = (
     (_variadic, "Max Mean Min Sum"),
     (
         _nothing,
-        "BitCast Cast CastLike CenterCropPad Col2Im Compress Concat ConcatFromSequence ConstantOfShape DepthToSpace "
-        "Expand EyeLike Gather GatherElements GatherND ImageDecoder MaxUnpool NonMaxSuppression OneHot Pad RandomNormal "
-        "RandomNormalLike RandomUniform RandomUniformLike RegexFullMatch ReverseSequence Scatter ScatterElements "
-        "ScatterND SequenceErase SequenceInsert Slice SpaceToDepth Split SplitToSequence StringConcat StringNormalizer "
-        "StringSplit TensorScatter TfIdfVectorizer Tile Transpose Trilu Where",
+        (
+            "BitCast Cast CastLike CenterCropPad Col2Im Compress Concat ConcatFromSequence ConstantOfShape "
+            "DepthToSpace Expand EyeLike Gather GatherElements GatherND ImageDecoder MaxUnpool NonMaxSuppression "
+            "OneHot Pad RandomNormal RandomNormalLike RandomUniform RandomUniformLike RegexFullMatch "
+            "ReverseSequence Scatter ScatterElements ScatterND SequenceErase SequenceInsert Slice SpaceToDepth "
+            "Split SplitToSequence StringConcat StringNormalizer StringSplit TensorScatter TfIdfVectorizer Tile "
+            "Transpose Trilu Where"
+        ),
     ),
     (_nothing, " ".join(sorted(VIEWS - {"ZipMap"}))),
 )
@@ -317,7 +333,8 @@ _ML: Final[tuple[tuple[Rule, str], ...]] = (
     (_per_input(3), "Normalizer"),
     (
         _nothing,
-        "ArrayFeatureExtractor CastMap CategoryMapper DictVectorizer FeatureVectorizer LabelEncoder OneHotEncoder ZipMap",
+        "ArrayFeatureExtractor CastMap CategoryMapper DictVectorizer FeatureVectorizer LabelEncoder OneHotEncoder "
+        "ZipMap",
     ),
 )
 _MICROSOFT: Final[tuple[tuple[Rule, str], ...]] = (

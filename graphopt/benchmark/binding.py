@@ -6,14 +6,19 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+
+from graphopt import runtime
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 __all__ = ["device_of", "runner"]
 
-_DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda", "NvTensorRTRTXExecutionProvider": "cuda"}
+_DEVICES = {
+    "CUDAExecutionProvider": "cuda",
+    "TensorrtExecutionProvider": "cuda",
+    "NvTensorRTRTXExecutionProvider": "cuda",
+}
 
 
 def device_of(provider: str) -> str:
@@ -22,26 +27,28 @@ def device_of(provider: str) -> str:
 
 
 def runner(
-    session: ort.InferenceSession, feeds: Mapping[str, npt.NDArray[Any]], *, device: str | None = None
+    session: ort.InferenceSession, feeds: Mapping[str, Any], *, device: str | None = None
 ) -> Callable[[], object]:
     """A callable that runs ``session`` on ``feeds`` once and returns when the outputs are there.
 
     Args:
         session: An open session.
-        feeds: An array for every input.
+        feeds: What to feed each input, see :data:`graphopt.verify.feeds.Feeds`.
         device: ``None`` hands arrays over at each run. Otherwise inputs are copied to that device (``"cpu"``,
             ``"cuda"``) once, outputs stay there, and each run ends with a device synchronization: the time is the
             model's alone. Sequences, maps and strings have no device form; a model with those runs unbound.
     """
-    outputs = [output.name for output in session.get_outputs()]
-    if device is None or not _bindable(session):
-        fed = dict(feeds)
-        return lambda: session.run(outputs, fed)
-
     import onnxruntime as ort
 
+    outputs = [output.name for output in session.get_outputs()]
+    fed = {value.name: feeds[value.name] for value in session.get_inputs()}
+    if not all(_is_native(array) for array in fed.values()):
+        values = {name: runtime.to_ort_value(array) for name, array in fed.items()}
+        return lambda: session.run_with_ort_values(outputs, values)
+    if device is None or not _bindable(session):
+        return lambda: session.run(outputs, fed)
     binding = session.io_binding()
-    for name, array in feeds.items():
+    for name, array in fed.items():
         binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0))
     for name in outputs:
         binding.bind_output(name, device_type=device, device_id=0)
@@ -56,3 +63,8 @@ def runner(
 def _bindable(session: ort.InferenceSession) -> bool:
     kinds = [argument.type for argument in (*session.get_inputs(), *session.get_outputs())]
     return all(kind.startswith("tensor(") and kind != "tensor(string)" for kind in kinds)
+
+
+def _is_native(feed: object) -> bool:
+    """Whether ``session.run`` takes it: anything but an array of a type that NumPy lacks (bfloat16, int4)."""
+    return not isinstance(feed, np.ndarray) or feed.dtype.isbuiltin == 1

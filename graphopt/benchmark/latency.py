@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from graphopt import runtime, walk
-from graphopt.analysis import cost
+from graphopt.analysis.parameters import parameters
 from graphopt.benchmark import binding, memory, stats, table, timing
-from graphopt.benchmark.subjects import Source, Subject, file_bytes, prepare
-from graphopt.errors import UsageError
+from graphopt.benchmark.subjects import Source, Subject, check_shapes, file_bytes, fits, load, possible_feeds
+from graphopt.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from graphopt.verify.feeds import Feeds
 
 __all__ = ["Progress", "bench"]
 
@@ -21,7 +26,18 @@ Progress = Callable[[str, float], None]
 """Called with what is going on and the fraction of the whole done, from 0 to 1."""
 
 _FOOTPRINT_SHARE = 0.3
+_SHAPES_HINT = "Give shapes that it runs on, for example --input-shape x:1,3,224,224."
 _SESSION_CONFIG = {"session.force_spinning_stop": "1"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Opening:
+    """How every session is opened; ``device`` is where tensors are bound, if they are."""
+
+    provider: str
+    threads: int | None
+    device: str | None
+    custom_ops: Sequence[str]
 
 
 def bench(
@@ -73,23 +89,12 @@ def bench(
     bound = device if io_binding or (io_binding is None and device != "cpu") else None
     plan = timing.Plan(runs, max(1, warmup), min_time, max_time, seed)
     report = progress or (lambda what, fraction: None)
+    opening = _Opening(execution_provider, threads, bound, custom_ops)
     with tempfile.TemporaryDirectory(prefix="graphopt-bench-") as scratch:
-        subjects = prepare(models, Path(scratch), batch=batch, shapes=shapes, seed=seed)
-        footprints = []
-        for index, subject in enumerate(subjects):
-            report(f"opening {subject.name}", _FOOTPRINT_SHARE * index / len(subjects))
-            footprints.append(
-                memory.footprint(
-                    subject.path,
-                    subject.feeds,
-                    provider=execution_provider,
-                    threads=threads,
-                    device=bound,
-                    custom_ops=custom_ops,
-                )
-            )
-        report("warming up", _FOOTPRINT_SHARE)
-        samples = _measure(subjects, plan, execution_provider, threads, bound, custom_ops, report)
+        subjects = load(models, Path(scratch))
+        check_shapes(subjects, shapes or {})
+        feeds, footprints = _weigh(subjects, opening, report, shapes=shapes or {}, batch=batch, seed=seed)
+        samples = _measure(subjects, feeds, opening, plan, report)
         rows = tuple(_rows(subjects, footprints, samples, batch or 1, seed))
     settings = table.Settings(
         provider=execution_provider,
@@ -98,7 +103,7 @@ def bench(
         seed=seed,
         rounds=len(samples[0].rounds),
         io_binding=bound is not None,
-        shapes={name: list(array.shape) for name, array in subjects[0].feeds.items()},
+        shapes={name: list(feed.shape) for name, feed in feeds[0].items() if hasattr(feed, "shape")},
     )
     return table.BenchTable(rows, settings, table.environment())
 
@@ -123,21 +128,63 @@ def _check(
         raise UsageError(f"times must be positive: min_time is {min_time}, max_time {max_time}")
 
 
-def _measure(
+def _weigh(
     subjects: Sequence[Subject],
-    plan: timing.Plan,
-    provider: str,
-    threads: int | None,
-    device: str | None,
-    custom_ops: Sequence[str],
+    opening: _Opening,
     report: Progress,
+    *,
+    shapes: Mapping[str, Sequence[int]],
+    batch: int | None,
+    seed: int,
+) -> tuple[list[Feeds], list[memory.Footprint]]:
+    """What each model weighs, and the first feeds that it runs on: the first model's wherever they fit."""
+    feeds: list[Feeds] = []
+    footprints = []
+    for index, subject in enumerate(subjects):
+        report(f"opening {subject.name}", _FOOTPRINT_SHARE * index / len(subjects))
+        shared = bool(feeds) and fits(subject, feeds[0], subjects[0])
+        candidates = [feeds[0]] if shared else possible_feeds(subject, shapes, batch, seed)
+        feed, footprint = _first_that_runs(subject, candidates, opening)
+        feeds.append(feed)
+        footprints.append(footprint)
+    return feeds, footprints
+
+
+def _first_that_runs(
+    subject: Subject, candidates: Iterable[Feeds], opening: _Opening
+) -> tuple[Feeds, memory.Footprint]:
+    problem: memory.CannotRun | None = None
+    for feeds in candidates:
+        try:
+            return feeds, memory.footprint(
+                subject.path,
+                feeds,
+                provider=opening.provider,
+                threads=opening.threads,
+                device=opening.device,
+                custom_ops=opening.custom_ops,
+            )
+        except memory.CannotRun as error:
+            problem = problem or error
+    if problem is None:
+        raise ModelError(f"{subject.name}: its inputs are too large to generate", hint=_SHAPES_HINT)
+    raise ModelError(problem.message, hint=_SHAPES_HINT) from problem
+
+
+def _measure(
+    subjects: Sequence[Subject], feeds: Sequence[Feeds], opening: _Opening, plan: timing.Plan, report: Progress
 ) -> list[timing.Samples]:
+    report("warming up", _FOOTPRINT_SHARE)
     runners = []
-    for subject in subjects:
+    for subject, feed in zip(subjects, feeds, strict=True):
         session = runtime.open_session(
-            subject.path, provider=provider, threads=threads, custom_ops=custom_ops, config=_SESSION_CONFIG
+            subject.path,
+            provider=opening.provider,
+            threads=opening.threads,
+            custom_ops=opening.custom_ops,
+            config=_SESSION_CONFIG,
         )
-        runners.append(binding.runner(session, subject.feeds, device=device))
+        runners.append(binding.runner(session, feed, device=opening.device))
     return timing.measure(
         runners,
         plan,
@@ -165,6 +212,6 @@ def _rows(
             session_ms=footprint.session_ms,
             peak_bytes=footprint.peak_bytes,
             file_bytes=file_bytes(subject.path, subject.model),
-            nodes=sum(1 for _ in walk.nodes(subject.model)),
-            parameters=cost.parameters(subject.model),
+            nodes=sum(node.op_type != "Constant" for node in walk.nodes(subject.model)),
+            parameters=parameters(subject.model),
         )

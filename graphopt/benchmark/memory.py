@@ -7,8 +7,8 @@ model crashes the runtime.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import os
 import queue
 import signal
@@ -21,15 +21,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from graphopt import errors
-from graphopt.benchmark.probe import MARK, anonymous_bytes
+from graphopt.verify.process import anonymous_memory
+from graphopt.verify.protocol import Message, receive, send
 
-__all__ = ["Footprint", "footprint"]
+__all__ = ["CannotRun", "Footprint", "footprint"]
 
 _SAMPLE_SECONDS = 0.002
+
+
+class CannotRun(errors.ModelError):
+    """ONNX Runtime opens the model but does not run it on these feeds."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Footprint:
 
 def footprint(
     path: Path,
-    feeds: Mapping[str, npt.NDArray[Any]],
+    feeds: Mapping[str, Any],
     *,
     provider: str = "cpu",
     threads: int | None = None,
@@ -60,89 +62,96 @@ def footprint(
     """Open ``path`` in a fresh process and run it on ``feeds``.
 
     Raises:
-        ModelError: ONNX Runtime refuses the model, fails to run it, or crashes.
+        ModelError: ONNX Runtime refuses the model or crashes; :class:`CannotRun` where other feeds may help.
         LimitReached: The process took longer than ``time_limit`` seconds.
     """
-    with tempfile.TemporaryDirectory(prefix="graphopt-bench-") as scratch:
-        archive = Path(scratch, "feeds.npz")
-        np.savez(archive, *(array.astype(str) if array.dtype == object else array for array in feeds.values()))
-        request = {
-            "path": str(path),
-            "feeds": str(archive),
-            "names": list(feeds),
-            "provider": provider,
-            "threads": threads,
-            "device": device,
-            "custom_ops": list(custom_ops),
-        }
-        with Path(scratch, "stderr").open("w+", encoding="utf-8", errors="replace") as log:
-            return _serve(request, log, time.monotonic() + time_limit)
+    request = {
+        "path": str(path),
+        "feeds": dict(feeds),
+        "provider": provider,
+        "threads": threads,
+        "device": device,
+        "custom_ops": [str(library) for library in custom_ops],
+    }
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-m", "graphopt.benchmark.probe"]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True
+        )
+        try:
+            return _converse(process, request, log, time.monotonic() + time_limit)
+        finally:
+            process.kill()
+            process.wait()
+            _close(process)
 
 
-def _serve(request: Mapping[str, Any], log: IO[str], deadline: float) -> Footprint:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
-    command = [sys.executable, "-m", "graphopt.benchmark.probe", json.dumps(request)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment, encoding="utf-8"
-    )
-    try:
-        return _converse(process, str(request["path"]), log, deadline)
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def _converse(process: subprocess.Popen[str], path: str, log: IO[str], deadline: float) -> Footprint:
+def _converse(process: subprocess.Popen[bytes], request: Message, log: IO[bytes], deadline: float) -> Footprint:
     """Start the measurement once the child is ready, sample its memory while it works, return its answer."""
     assert process.stdin is not None
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=_forward, args=(process.stdout, lines), daemon=True).start()
+    assert process.stdout is not None
+    path = request["path"]
+    replies: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+    threading.Thread(target=_forward, args=(process.stdout, replies), daemon=True).start()
     peak, sampling = 0, False
-    while True:
-        try:
-            line = lines.get(timeout=_SAMPLE_SECONDS if sampling else 0.1)
-        except queue.Empty:
+    try:
+        send(process.stdin, request)
+        while True:
+            reply = _next(replies, deadline, path, _SAMPLE_SECONDS if sampling else 0.1)
+            if reply is None:
+                raise errors.ModelError(_death(process, path, log))
+            if "error" in reply:
+                kind = CannotRun if "ran" in reply else getattr(errors, reply["error"])
+                raise kind(reply["message"], hint=reply["hint"])
+            if "session_ms" in reply:
+                known = reply["peak"] is not None and reply["before"] is not None
+                return Footprint(reply["session_ms"], max(reply["peak"], peak) - reply["before"] if known else None)
+            if "ready" in reply:
+                send(process.stdin, {"go": True})
+            sampling = "measured" not in reply
             if sampling:
-                peak = max(peak, anonymous_bytes(process.pid) or 0)
-            if time.monotonic() > deadline:
-                raise errors.LimitReached(
-                    f"{path}: opening the model and running it three times took longer than the time limit",
-                    hint="Give smaller shapes, or leave this model out.",
-                ) from None
-            continue
-        if line is None:
-            raise errors.ModelError(_death(process.wait(), path, log))
-        message = json.loads(line)
-        if "error" in message:
-            kind, text, hint = message["error"]
-            raise getattr(errors, kind, errors.ModelError)(text, hint=hint)
-        if "session_ms" in message:
-            return _footprint(message, peak)
-        sampling = "ready" in message
-        if sampling:
-            process.stdin.write("go\n")
-            process.stdin.flush()
+                peak = max(peak, anonymous_memory(process.pid))
+    except BrokenPipeError:
+        raise errors.ModelError(_death(process, path, log)) from None
 
 
-def _footprint(answer: Mapping[str, Any], sampled: int) -> Footprint:
-    if answer["peak"] is None:
-        return Footprint(answer["session_ms"], None)
-    return Footprint(answer["session_ms"], max(0, answer["peak"], sampled) - answer["before"])
+def _next(replies: queue.SimpleQueue[Message | None], deadline: float, path: str, wait: float) -> Message | None:
+    """The child's next message, an empty one if none came in time, ``None`` at its end."""
+    try:
+        return replies.get(timeout=wait)
+    except queue.Empty:
+        if time.monotonic() > deadline:
+            raise errors.LimitReached(
+                f"{path}: opening the model and running it three times took longer than the time limit",
+                hint="Give smaller shapes, or leave this model out.",
+            ) from None
+        return {}
 
 
-def _forward(stream: IO[str], lines: queue.SimpleQueue[str | None]) -> None:
-    """Pass on the child's protocol lines, then ``None``."""
-    for line in stream:
-        if line.startswith(MARK):
-            lines.put(line.removeprefix(MARK))
-    lines.put(None)
+def _forward(stream: IO[bytes], replies: queue.SimpleQueue[Message | None]) -> None:
+    """Pass on the child's messages, then ``None``."""
+    try:
+        while True:
+            replies.put(receive(stream))
+    except (EOFError, OSError, ValueError):  # the child is gone, or its pipe was closed under us
+        replies.put(None)
 
 
-def _death(code: int, path: str, log: IO[str]) -> str:
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):  # what was still buffered for a dead child
+                stream.close()
+
+
+def _death(process: subprocess.Popen[bytes], path: str, log: IO[bytes]) -> str:
+    code = process.wait()
     log.seek(0)
-    last = next((line.strip() for line in reversed(log.read().splitlines()) if line.strip()), "")
+    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
     try:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
     except ValueError:
         how = f"was killed by signal {-code}"
-    return f"{path}: the process that ran the model {how}" + (f" ({last[:200]})" if last else "")
+    return f"{path}: the process that ran the model {how}" + (f" ({lines[-1][:200]})" if lines else "")

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from graphopt.human import bar, byte_size, count, decimals, duration, shorten_all, times
+from graphopt.human import bar, byte_size, count, decimals, duration, printable, shorten_all, times
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+
     from graphopt.benchmark.stats import Interval
     from graphopt.benchmark.table import BenchRow, BenchTable
 
@@ -95,7 +96,7 @@ def _grid(*columns: str) -> Table:
 def _names(table: BenchTable, width: int, ascii_only: bool) -> list[Text]:
     """Names that leave the figures their room: the widest figures take about 60 cells."""
     names = shorten_all([row.name for row in table.rows], min(_LONGEST_NAME, max(8, width - 62)))
-    return [Text(name.replace("…", "~") if ascii_only else name) for name in names]
+    return [Text(printable(name.replace("…", "~") if ascii_only else name)) for name in names]
 
 
 def _times(rows: Sequence[BenchRow]) -> list[tuple[str, str, str]]:
@@ -148,13 +149,14 @@ def html(table: BenchTable) -> str:
         "model", "", *_HEADS[:-1], "95% interval", "per second", "session", "memory", "file", "nodes", "params",
     )  # fmt: skip
     slowest = max(row.latency.p50 for row in table.rows)
-    rows = "".join(_html_row(row, percentiles, slowest) for row, percentiles in zip(table.rows, _times(table.rows), strict=True))
+    rows = "".join(
+        _html_row(row, percentiles, slowest) for row, percentiles in zip(table.rows, _times(table.rows), strict=True)
+    )
     head = "".join(f"<th>{head}</th>" for head in heads)
     verdict = "".join(f"<p><b>{escape(line)}</b></p>" for line in table.verdict.splitlines())
     conditions = "<br>".join(map(escape, _conditions(table, " · ")))
     return (
-        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        f"{verdict}<p><small>{conditions}</small></p>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{verdict}<p><small>{conditions}</small></p>"
     )
 
 

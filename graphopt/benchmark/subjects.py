@@ -3,73 +3,97 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from graphopt import io, walk
 from graphopt.errors import UsageError
-from graphopt.verify import feeds as feeding
+from graphopt.verify.dims import is_expression
+from graphopt.verify.feeds import Feeds, Plan
 
-__all__ = ["Feeds", "Source", "Subject", "file_bytes", "labels", "prepare"]
+__all__ = ["Source", "Subject", "check_shapes", "file_bytes", "fits", "labels", "load", "possible_feeds"]
 
 Source = str | os.PathLike[str] | ir.Model
-Feeds = dict[str, npt.NDArray[Any]]
-Shapes = dict[str, list[int]]
+Shapes = Mapping[str, Sequence[int]]
+
+_MOST_GUESSES = 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Subject:
-    """A model file, loaded, with its feeds.
+    """A model to measure.
 
     Attributes:
         name: What tables call it.
         path: The file that is measured.
         origin: The file the caller named; ``None`` for a model that came in memory.
+        model: The model, loaded.
     """
 
     name: str
     path: Path
     origin: Path | None
     model: ir.Model
-    feeds: Feeds
 
 
-def prepare(
-    sources: Sequence[Source],
-    scratch: Path,
-    *,
-    batch: int | None = None,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    seed: int = 0,
-) -> list[Subject]:
-    """Load the models (in-memory ones are written under ``scratch``) and generate their feeds.
-
-    A model whose inputs fit the first one's feeds gets the very same arrays.
+def load(sources: Sequence[Source], scratch: Path) -> list[Subject]:
+    """Load the models; those that come in memory are written under ``scratch``, for ONNX Runtime to open as a file.
 
     Raises:
-        UsageError: ``shapes`` names an input that no model has, or ``batch`` is given and nothing depends on it.
         ModelError: A model cannot be read.
     """
     loaded = [_load(source, scratch, position) for position, source in enumerate(sources)]
-    wanted = {name: list(shape) for name, shape in (shapes or {}).items()}
-    known = {value.name for _, model in loaded for value in model.graph.inputs}
-    if stranger := next((name for name in wanted if name not in known), None):
-        raise UsageError(f"no model has an input named {stranger!r}", hint=f"Inputs are: {', '.join(map(str, known))}")
-    subjects: list[Subject] = []
     names = labels([path for path, _ in loaded])
-    for name, source, (path, model) in zip(names, sources, loaded, strict=True):
-        if subjects and _fits(model, subjects[0].feeds, subjects[0].model):
-            feeds = subjects[0].feeds
-        else:
-            feeds = _feeds(model, name, wanted, batch, seed)
-        subjects.append(Subject(name, path, None if isinstance(source, ir.Model) else path, model, feeds))
-    return subjects
+    return [
+        Subject(name, path, None if isinstance(source, ir.Model) else path, model)
+        for name, source, (path, model) in zip(names, sources, loaded, strict=True)
+    ]
+
+
+def check_shapes(subjects: Sequence[Subject], shapes: Shapes) -> None:
+    """Raises UsageError where a shape is given for an input that no model has."""
+    known = list(dict.fromkeys(value.name for subject in subjects for value in _inputs(subject.model)))
+    for name in shapes:
+        if name not in known:
+            raise UsageError(f"no model has an input '{name}'", hint=f"Inputs: {', '.join(map(str, known))}.")
+
+
+def possible_feeds(subject: Subject, shapes: Shapes, batch: int | None, seed: int) -> Iterator[Feeds]:
+    """Feeds for a model, the likeliest to run first.
+
+    ``batch`` is given to the leading symbolic dimension of every input, and to its namesakes on other axes (a state
+    of shape ``(2, batch, 128)``).
+
+    Raises:
+        UsageError: A shape contradicts the model, or ``batch`` is given and no leading dimension is symbolic.
+    """
+    names = {value.name for value in _inputs(subject.model)}
+    plan = Plan.of(subject.model, {name: shape for name, shape in shapes.items() if name in names})
+    if batch is not None:
+        leading = {entry.shape[0] for entry in plan.inputs if entry.shape}
+        symbols = [dim for dim in leading if isinstance(dim, str) and not is_expression(dim)]
+        if not symbols and not any(name in shapes for name in names):
+            raise UsageError(
+                f"{subject.name}: no input has a symbolic leading dimension, so the batch cannot be {batch}",
+                hint="Leave the batch out, or export the model with a dynamic one.",
+            )
+        plan.open_dims.fixed.update(dict.fromkeys(symbols, batch))
+    for guess in itertools.islice(plan.guesses(), _MOST_GUESSES):
+        feeds = plan.fill(guess, seed)
+        if feeds is not None:
+            yield feeds
+
+
+def fits(subject: Subject, feeds: Feeds, donor: Subject) -> bool:
+    """Whether ``feeds``, made for ``donor``, suit ``subject``: same names and types, no fixed extent contradicted."""
+    types = {value.name: value.type for value in _inputs(donor.model)}
+    if {value.name: value.type for value in _inputs(subject.model)} != types:
+        return False
+    return all(_accepts(value, feeds[str(value.name)]) for value in _inputs(subject.model))
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
@@ -112,57 +136,11 @@ def _inputs(model: ir.Model) -> list[ir.Value]:
     return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
 
 
-def _fits(model: ir.Model, feeds: Feeds, donor: ir.Model) -> bool:
-    """Whether ``feeds``, made for ``donor``, suit ``model``: same names and dtypes, no fixed dim contradicted."""
-    types = {value.name: value.dtype for value in _inputs(donor)}
-    if {value.name: value.dtype for value in _inputs(model)} != types:
-        return False
-    return all(_accepts(value, feeds[value.name].shape) for value in _inputs(model) if value.name in feeds)
-
-
-def _accepts(value: ir.Value, shape: Sequence[int]) -> bool:
-    if value.shape is None:
+def _accepts(value: ir.Value, feed: object) -> bool:
+    """Whether the input's declared extents allow the array; exporters write -1 for an open one."""
+    shape = getattr(feed, "shape", None)
+    if value.shape is None or shape is None:
         return True
     return len(value.shape) == len(shape) and all(
-        not isinstance(dim, int) or dim in (size, -1) for dim, size in zip(value.shape, shape, strict=True)
+        not isinstance(dim, int) or dim < 0 or dim == size for dim, size in zip(value.shape, shape, strict=True)
     )
-
-
-def _feeds(model: ir.Model, name: str, wanted: Shapes, batch: int | None, seed: int) -> Feeds:
-    inputs = {value.name for value in model.graph.inputs}
-    shapes = {key: shape for key, shape in wanted.items() if key in inputs}
-    feeds = feeding.generate(model, shapes=shapes, seed=seed, samples=1)[0]
-    if batch is None:
-        return feeds
-    resized = _with_batch(model, {key: list(np.shape(array)) for key, array in feeds.items()}, frozenset(shapes), batch)
-    if not resized:
-        raise UsageError(
-            f"{name}: no input has a symbolic leading dimension, so the batch cannot be {batch}",
-            hint="Leave --batch out, or export the model with a dynamic batch.",
-        )
-    return feeding.generate(model, shapes={**resized, **shapes}, seed=seed, samples=1)[0]
-
-
-def _with_batch(model: ir.Model, shapes: Shapes, fixed: frozenset[str], batch: int) -> Shapes:
-    """``shapes`` with the leading symbolic dims set to ``batch``, and their namesakes on other axes too.
-
-    Exporters may leave the dim unnamed, or name it differently for each input; so every input's leading symbolic
-    dim counts, by name where it has one. Inputs in ``fixed`` stay. Empty when nothing is symbolic.
-    """
-    dims = {value.name: list(value.shape) for value in _inputs(model) if value.shape is not None}
-    leading = {name: sizes[0] for name, sizes in dims.items() if sizes and not _static(sizes[0])}
-    if not leading.keys() - fixed:
-        return {}
-    symbols = {dim.value for dim in leading.values() if isinstance(dim, ir.SymbolicDim) and dim.value is not None}
-    return {
-        name: [
-            batch if (axis == 0 and name in leading) or getattr(dims[name][axis], "value", None) in symbols else size
-            for axis, size in enumerate(shape)
-        ]
-        for name, shape in shapes.items()
-        if name in dims and name not in fixed and len(dims[name]) == len(shape)
-    }
-
-
-def _static(dim: int | ir.SymbolicDim) -> bool:
-    return isinstance(dim, int) and dim >= 0

@@ -33,11 +33,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphopt.benchmark.stats import Interval, Latency
 from graphopt.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
+
+    from graphopt.benchmark.stats import Interval, Latency
 
 __all__ = ["BenchRow", "BenchTable", "Settings", "environment"]
 

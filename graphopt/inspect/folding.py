@@ -7,14 +7,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from graphopt import walk
 from graphopt.analysis import dims
 from graphopt.analysis.constness import NEVER_FOLDED, constant_values
-from graphopt.analysis.cost import tensor_bytes
+from graphopt.analysis.parameters import tensor_bytes
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from graphopt.analysis.shapes import Shapes
 
 __all__ = ["Folding", "would_fold"]

@@ -13,7 +13,7 @@ The JSON form, as ``graphopt inspect --json`` prints it (bytes throughout; sizes
       "parameters": 1235496, "stored": [{"dtype": "FLOAT", "tensors": 52, "elements": 1235496, "bytes": 4941984}],
       "unused_initializers": 0,
       "macs": 349151936, "flops": 706628160, "weight_bytes": 4941984, "activation_bytes": 57014368,
-      "at": {"batch": 1}, "assumed": ["batch"], "uncounted": {"my::Op": 2},
+      "at": {"batch": 1, "x[2]": 64}, "guessed": ["batch", "x[2]"], "assumed": [], "uncounted": {"my::Op": 2},
       "layers": [{"name": "conv1", "operator": "Conv", "times": 1, "macs": ..., "parameters": ...,
                   "weight_bytes": ..., "activation_bytes": ...}, ...],
       "groups": [{"name": "fire2", "nodes": 8, "macs": ..., "flops": ..., "parameters": ..., "moved_bytes": ...}],
@@ -23,15 +23,17 @@ The JSON form, as ``graphopt inspect --json`` prints it (bytes throughout; sizes
                  "parameters": ..., "weight_bytes": ..., "read_bytes": ..., "write_bytes": ...}, ...]
     }
 
-``nodes`` counts every scope, Constant nodes apart. Costs are of one run at the extents in ``at``; dims that nothing
-determined are taken to be 1 and named in ``assumed``. ``costs`` has every node, nested ones with the control-flow
-nodes around them in ``within``.
+``nodes`` counts every scope, Constant nodes apart. Costs are of one run with the extents in ``at`` for the symbolic
+dims of the inputs (``x[2]`` is a nameless one); those in ``guessed`` were not asked for. Extents that depend on data
+are taken to be 1 and named in ``assumed``. ``costs`` has every node, nested ones with the control-flow nodes around
+them in ``within``.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,8 +43,12 @@ import onnx_ir as ir
 
 from graphopt import io, walk
 from graphopt.analysis import constants, cost
+from graphopt.analysis.constness import initializer_inputs_are_fixed
+from graphopt.analysis.shapes import Shapes
 from graphopt.inspect.folding import Folding, would_fold
 from graphopt.inspect.layers import Group, Layer, OperatorCount, groups, label, layers, operator, operators
+from graphopt.verify.dims import evaluate
+from graphopt.verify.feeds import Plan
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -51,6 +57,7 @@ __all__ = ["Inspection", "Port", "Stored", "StoredTensor", "inspect"]
 
 SCHEMA = "graphopt.inspect/1"
 _LARGEST = 50
+_GUESSES = 12
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,6 +120,8 @@ class Inspection:
     largest: tuple[StoredTensor, ...]
     folding: Folding
     costs: cost.Costs
+    extents: Mapping[str, int]
+    guessed: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form that the module's page documents."""
@@ -133,7 +142,8 @@ class Inspection:
             "flops": self.costs.flops,
             "weight_bytes": self.costs.weight_bytes,
             "activation_bytes": self.costs.activation_bytes,
-            "at": dict(self.costs.bindings),
+            "at": dict(self.extents),
+            "guessed": list(self.guessed),
             "assumed": list(self.costs.assumed),
             "uncounted": dict(self.costs.uncounted),
             "costs": [_cost_dict(one) for one in self.costs.nodes],
@@ -157,18 +167,17 @@ def inspect(
 
     Args:
         model: A path or a model, left as it is.
-        shapes: Extents by input name, for the symbolic dims that costs depend on.
+        shapes: Extents by input name, for the symbolic dims that costs depend on. Others are guessed, as for
+            verification and benchmarks: a batch of 1, small images and sequences.
 
     Raises:
         ModelError: The model cannot be read.
         UsageError: ``shapes`` names no input, or contradicts the model.
     """
-    from graphopt.analysis.shapes import Shapes
-
     path = None if isinstance(model, ir.Model) else Path(model).absolute()
     loaded = model if isinstance(model, ir.Model) else io.load(model)
     known = Shapes(loaded)
-    costs = cost.costs(loaded, known, input_shapes=shapes)
+    costs, extents, guessed = _costs(loaded, known, shapes or {})
     tensors = list(_stored(loaded))
     external = [tensor for _, tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
     operator_nodes = [node for node in walk.nodes(loaded) if operator(node) != "Constant"]
@@ -183,7 +192,7 @@ def inspect(
         functions={"::".join(filter(None, key)): len(function) for key, function in loaded.functions.items()},
         subgraphs=sum(scope.owner is not None for scope in walk.scopes(loaded)),
         inputs=tuple(_port(value, value.name in loaded.graph.initializers) for value in _interface(loaded)),
-        outputs=tuple(_port(value) for value in loaded.graph.outputs),
+        outputs=tuple(_outputs(loaded)),
         nodes=len(operator_nodes),
         constants=sum(1 for _ in walk.nodes(loaded)) - len(operator_nodes),
         operators=operators(costs.nodes),
@@ -199,23 +208,61 @@ def inspect(
         largest=_largest(tensors),
         folding=would_fold(loaded, known),
         costs=costs,
+        extents=extents,
+        guessed=guessed,
     )
+
+
+def _costs(
+    model: ir.Model, known: Shapes, shapes: Mapping[str, Sequence[int]]
+) -> tuple[cost.Costs, dict[str, int], tuple[str, ...]]:
+    """Costs at the first guess of the open extents that leaves no tensor empty, or as few as any."""
+    plan = Plan.of(model, shapes)
+    best: tuple[cost.Costs, Mapping[str, int]] | None = None
+    for guess in itertools.islice(plan.guesses(), _GUESSES):
+        inputs = {
+            entry.name: [dim if isinstance(dim, int) else evaluate(dim, guess.sizes) or 0 for dim in entry.shape]
+            for entry in plan.inputs
+            if entry.shape is not None and entry.name not in shapes
+        }
+        costs = cost.costs(model, known, input_shapes={**inputs, **shapes})
+        if best is None or costs.empty < best[0].empty:
+            best = costs, guess.sizes
+        if not costs.empty:
+            break
+    assert best is not None, "a plan has at least one guess"
+    free = tuple(map(_nameless, plan.open_dims.free))
+    return best[0], {_nameless(name): extent for name, extent in best[1].items()}, free
+
+
+def _nameless(name: str) -> str:
+    """``x@2``, as a dim without a name is called among feeds, in the words of people."""
+    port, at, axis = name.rpartition("@")
+    return f"{port}[{axis}]" if at and axis.isdecimal() else name
 
 
 def _interface(model: ir.Model) -> Iterator[ir.Value]:
     """The inputs; of a model that had to list its initializers among them, only the true ones."""
-    from graphopt.analysis.constness import initializer_inputs_are_fixed
-
     fixed = initializer_inputs_are_fixed(model)
     return (value for value in model.graph.inputs if not (fixed and value.name in model.graph.initializers))
 
 
+def _outputs(model: ir.Model) -> Iterator[Port]:
+    """The outputs; those of map type, which ride along beside the graph, in their places."""
+    from graphopt.proto.tails import Tail
+
+    tail = Tail.of(model)
+    if tail is None:
+        yield from map(_port, model.graph.outputs)
+        return
+    tensors = {value.name: value for value in model.graph.outputs}
+    for name, info in tail.outputs:
+        yield _port(tensors[name]) if info is None else Port(name, "MAP", None)
+
+
 def _port(value: ir.Value, optional: bool = False) -> Port:
     kind = value.type
-    if kind is None:
-        dtype = "UNKNOWN"
-    else:
-        dtype = kind.dtype.name if isinstance(kind, ir.TensorType) else str(kind)
+    dtype = kind.dtype.name if isinstance(kind, ir.TensorType) else "UNKNOWN" if kind is None else str(kind)
     shape = None if value.shape is None else tuple(_dim(dim) for dim in value.shape)
     return Port(value.name or "", dtype, shape, optional)
 
@@ -257,7 +304,7 @@ def _largest(tensors: Sequence[tuple[str, ir.TensorProtocol]]) -> tuple[StoredTe
         StoredTensor(
             name,
             tensor.dtype.name,
-            tuple(int(dim) for dim in tensor.shape),
+            tuple(tensor.shape.numpy()),
             _bytes(tensor),
             isinstance(tensor, ir.ExternalTensor),
         )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import onnx_ir as ir
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
-from graphopt.analysis.cost import NodeCost
+    from graphopt.analysis.cost import NodeCost
 
 __all__ = ["Group", "Layer", "OperatorCount", "groups", "label", "layers", "operator", "operators"]
 
@@ -103,7 +105,7 @@ def groups(costs: Sequence[NodeCost]) -> tuple[Group, ...]:
         found: dict[str, list[NodeCost]] = collections.defaultdict(list)
         for cost, scope in zip(running, scopes, strict=True):
             found["/".join(scope[:depth])].append(cost)
-        if len(found) < _FEWEST_GROUPS:
+        if len(found.keys() - {""}) < _FEWEST_GROUPS:
             continue
         if len(found) > _MOST_GROUPS or len(found) * 2 > len(running):
             return ()
