@@ -77,12 +77,12 @@ def _by_one(node: ir.Node, context: Context) -> bool:
 
 
 def _far(end: Dim) -> bool:
-    return (lower_bound(end) or 0) >= _END
+    return _at_least(end, _END)
 
 
 def _whole(extent: Dim, start: Dim, end: Dim) -> bool:
     """Whether ``start:end`` takes all of an axis."""
-    from_first = start == 0 or _at_least(-extent, start)
+    from_first = start == 0 or _at_least(-_END, start) or _at_least(-extent, start)
     return from_first and (_far(end) or _at_least(end, extent))
 
 

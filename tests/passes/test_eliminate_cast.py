@@ -1,0 +1,94 @@
+"""eliminate-cast."""
+
+from __future__ import annotations
+
+import pytest
+from harness import apply, fires, lines, misses, parse, unchanged
+
+NAME = "eliminate-cast"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [("float", 1), ("float16", 10), ("double", 11), ("int64", 7), ("int32", 6), ("uint8", 2)]
+)
+def test_cast_to_its_own_type(kind: str, code: int) -> None:
+    text = f"agraph ({kind}[N,4] x) => ({kind}[N,4] y) {{ c = Cast<to = {code}>(x)  y = Add(c, c) }}"
+    fires(NAME, parse(text), ["y = Add(x, x)"])
+
+
+def test_type_that_nothing_declares() -> None:
+    text = """agraph (int64[N,4] x) => (float[N,4] y) {
+        a = Cast<to = 1>(x)
+        b = Relu(a)
+        y = Cast<to = 1>(b)
+    }"""
+    fires(NAME, parse(text), ["a = Cast<to=1>(x)", "y = Relu(a)"])
+
+
+def test_strings() -> None:
+    text = "agraph (string[N] x) => (string[M] y) { c = Cast<to = 8>(x)  y = Concat<axis = 0>(c, c) }"
+    assert lines(apply(parse(text), NAME)[0]) == ["y = Concat<axis=0>(x, x)"]
+
+
+def test_cast_like() -> None:
+    text = """agraph (float[N,4] x, float[2] like, double[2] other) => (float[N,4] y, double[N,4] z) {
+        c = CastLike(x, like)
+        y = Relu(c)
+        z = CastLike(x, other)
+    }"""
+    fires(NAME, parse(text), ["y = Relu(x)", "z = CastLike(x, other)"])
+
+
+def test_chain_of_casts_keeps_what_rounds() -> None:
+    text = """agraph (float[N,4] x) => (float[N,4] y) {
+        a = Cast<to = 10>(x)
+        y = Cast<to = 1>(a)
+    }"""
+    unchanged(NAME, parse(text))
+
+
+@pytest.mark.parametrize(("kind", "code"), [("float", 10), ("int32", 7), ("uint8", 3), ("bool", 2)])
+def test_other_type_of_the_same_kind(kind: str, code: int) -> None:
+    names = {10: "float16", 7: "int64", 3: "int8", 2: "uint8"}
+    text = f"agraph ({kind}[N,4] x) => ({names[code]}[N,4] y) {{ y = Cast<to = {code}>(x) }}"
+    unchanged(NAME, parse(text))
+
+
+def test_type_given_by_name_in_opset_1() -> None:
+    text = """<ir_version: 3, opset_import: ["" : 1]>
+    agraph (float[N,4] x) => (float[N,4] y) { c = Cast<to = "FLOAT">(x)  d = Cast<to = "DOUBLE">(c)
+        y = Cast<to = "FLOAT">(d) }"""
+    assert lines(apply(parse(text), NAME)[0]) == ["d = Cast<to='DOUBLE'>(x)", "y = Cast<to='FLOAT'>(d)"]
+
+
+def test_interface_needs_the_node() -> None:
+    text = "agraph (float[N,4] x) => (float[N,4] y) { y = Cast<to = 1>(x) }"
+    assert misses(NAME, parse(text)) == ["it computes a graph output that cannot be renamed away"]
+
+
+def test_inside_a_branch_on_a_captured_value() -> None:
+    text = """agraph (float[N,4] x, bool t) => (float[N,4] y) {
+        y = If (t) <
+            then_branch = yes () => (float[N,4] a) { c = Cast<to = 1>(x)  a = Relu(c) },
+            else_branch = no () => (float[N,4] b) { b = Neg(x) }
+        >
+    }"""
+    result = fires(NAME, parse(text), count=1)
+    assert lines(result.graph[0].attributes["then_branch"].as_graph()) == ["a = Relu(x)"]
+
+
+def test_function_called_with_several_types() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21, "own" : 1]>
+    agraph (float[N,4] x, double[N,4] z) => (float[N,4] y, float[N,4] w) { y = own.f(x)  w = own.f(z) }
+    <domain: "own", opset_import: ["" : 21]>
+    f (a) => (b) { c = Cast<to = 1>(a)  d = Relu(c)  b = Cast<to = 1>(d) }"""
+    result, stats, _ = apply(parse(text), NAME)
+    assert stats.counts == {NAME: 1}
+    (function,) = result.functions.values()
+    assert lines(function) == ["c = Cast<to=1>(a)", "b = Relu(c)"]
+
+
+def test_unknown_type() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21, "other" : 1]>
+    agraph (float[N,4] x) => (float[N,4] y) { a = other.Mystery(x)  c = Cast<to = 1>(a)  y = Relu(c) }"""
+    assert misses(NAME, parse(text)) == ["the type of the Cast's input is not known"]
