@@ -36,10 +36,15 @@ CATALOGUE: dict[str, Entry] = {
     "eliminate-tile": _entry("EliminateTile", "eliminate_tile", _CLEANUP),
     "merge-transposes": _entry("MergeTransposes", "merge_transposes", _EXACT),
     "merge-reshapes": _entry("MergeReshapes", "merge_reshapes", _EXACT),
+    "fuse-conv-batchnorm": _entry("FuseConvBatchNorm", "fuse_conv_batchnorm", _NUMERIC),
+    "fuse-conv-affine": _entry("FuseConvAffine", "fuse_conv_affine", _NUMERIC),
+    "fuse-pad-conv": _entry("FusePadConv", "fuse_pad_conv", _NUMERIC),
+    "fuse-matmul-add": _entry("FuseMatMulAdd", "fuse_matmul_add", _NUMERIC),
+    "convert-pow": _entry("ConvertPow", "convert_pow", _NUMERIC),
+    "convert-div-to-mul": _entry("ConvertDivToMul", "convert_div_to_mul", _NUMERIC),
+    "deduplicate-initializers": _entry("DeduplicateInitializers", "deduplicate_initializers", _EXACT),
     "eliminate-common-subexpressions": _entry(
         "EliminateCommonSubexpressions", "eliminate_common_subexpressions", _EXACT
     ),
-    "fuse-conv-batchnorm": _entry("FuseConvBatchNorm", "fuse_conv_batchnorm", _NUMERIC),
-    "deduplicate-initializers": _entry("DeduplicateInitializers", "deduplicate_initializers", _EXACT),
     "remove-unused-initializers": _entry("RemoveUnusedInitializers", "remove_unused_initializers", _CLEANUP),
 }

@@ -11,11 +11,14 @@ import onnx_ir as ir
 from graphopt.pipeline.base import Context
 from graphopt.rewrite.builder import Builder
 from graphopt.rewrite.match import Rewrite
+from graphopt_passes._floats import FLOAT_TYPES, smallest_normal
 
-__all__ = ["LINEAR_OPS", "Floats", "batchnorm_affine", "channel_vector", "scale_output_channels"]
+__all__ = ["LINEAR_OPS", "Floats", "batchnorm_affine", "channel_vector", "output_channels", "scale_output_channels"]
 
 Floats = npt.NDArray[np.float64]
 LINEAR_OPS = ("Conv", "ConvTranspose", "Gemm")
+
+_SLAB = 1 << 20  # elements computed in float64 at a time
 
 
 def batchnorm_affine(node: ir.Node, context: Context) -> tuple[Floats, Floats] | str:
@@ -46,10 +49,12 @@ def batchnorm_affine(node: ir.Node, context: Context) -> tuple[Floats, Floats] |
 
 
 def output_channels(linear: ir.Node, context: Context) -> tuple[int, int] | str:
-    """Number of output channels and rank of the result of a linear op with a constant weight."""
+    """Number of output channels and rank of the result of a linear op with a constant weight of floats."""
     weight = context.constant(linear.inputs[1])
     if weight is None:
         return "the weight is not constant"
+    if weight.dtype not in FLOAT_TYPES:
+        return "the weight is not of a floating-point type"
     shape = weight.shape.numpy()
     if linear.op_type == "Gemm":
         return shape[0 if linear.attributes.get_int("transB", 0) else 1], 2
@@ -57,16 +62,20 @@ def output_channels(linear: ir.Node, context: Context) -> tuple[int, int] | str:
     return (shape[1] * group if linear.op_type == "ConvTranspose" else shape[0]), len(shape)
 
 
-def channel_vector(contents: npt.NDArray[Any], channels: int, rank: int) -> Floats | None:
+def channel_vector(tensor: ir.TensorProtocol, channels: int, rank: int) -> Floats | None:
     """A tensor that broadcasts over ``(N, channels, ...)`` as one number a channel, as ``(channels,)``.
 
     The trap: ``(8,)`` against ``(N, 8, 8, 8)`` lies along the width, not the channels. So the axes are aligned from
-    the right, as broadcasting does, and everything but axis 1 must be 1.
+    the right, as broadcasting does, and everything but axis 1 must be 1. Nothing that would make the result larger
+    passes: no more axes than ``rank``, no more channels than there are.
     """
-    shape = (1,) * (rank - contents.ndim) + contents.shape
-    if len(shape) != rank or shape[1] not in (1, channels) or any(size != 1 for size in (shape[0], *shape[2:])):
+    shape = tensor.shape.numpy()
+    if len(shape) > rank:
         return None
-    return np.broadcast_to(np.asarray(contents, np.float64).reshape(-1), (channels,))
+    aligned = [*[1] * (rank - len(shape)), *shape]
+    if aligned[1] not in (1, channels) or any(size != 1 for size in (aligned[0], *aligned[2:])):
+        return None
+    return np.broadcast_to(np.asarray(tensor.numpy(), np.float64).reshape(-1), (channels,))
 
 
 def scale_output_channels(linear: ir.Node, scale: Floats, shift: Floats, context: Context) -> Rewrite | str:
@@ -87,40 +96,90 @@ def scale_output_channels(linear: ir.Node, scale: Floats, shift: Floats, context
     channels, _ = found
     if scale.shape != (channels,) or shift.shape != (channels,):
         return "the channels do not fit"
-    bias_value = linear.inputs[2] if len(linear.inputs) > 2 else None
-    bias = _bias(linear, bias_value, channels, context)
-    if isinstance(bias, str):
-        return bias
+    weight_value, bias_value = linear.inputs[1], linear.inputs[2] if len(linear.inputs) > 2 else None
+    tensor = context.constant(weight_value)
+    assert weight_value is not None
+    assert tensor is not None
+    old_bias = _bias(linear, bias_value, channels, context)
+    if isinstance(old_bias, str):
+        return old_bias
+    old_weight = tensor.numpy()
+    weight = old_weight if np.all(scale == 1) else _scaled(old_weight, _along_output(linear, scale, old_weight.shape))
+    bias = (old_bias * scale + shift).astype(old_weight.dtype)
+    if not _keeps_precision(linear, old_weight, weight, scale) or not np.all(np.isfinite(bias)):
+        return "the scaled weights do not fit their type"
 
     def build(builder: Builder) -> list[ir.Value | None]:
-        old_weight = linear.inputs[1]
-        tensor = context.constant(old_weight)
-        assert old_weight is not None and tensor is not None
-        weight = tensor.numpy()
-        inputs = [linear.inputs[0], old_weight]
-        if not np.all(scale == 1):
-            scaled = (np.asarray(weight, np.float64) * _along_output(linear, scale, weight.shape)).astype(weight.dtype)
-            inputs[1] = builder.constant(scaled, old_weight.name)
-        name = bias_value.name if bias_value is not None else f"{linear.name or linear.op_type}_bias"
-        inputs.append(builder.constant((bias * scale + shift).astype(weight.dtype), name))
-        attributes = {"beta": 1.0} if linear.op_type == "Gemm" else None
+        inputs = [linear.inputs[0], weight_value]
+        if weight is not old_weight:
+            inputs[1] = builder.constant(weight, weight_value.name)
+        if bias_value is not None or np.any(bias) or _needs_bias(linear, context):
+            name = bias_value.name if bias_value is not None else f"{linear.name or linear.op_type}_bias"
+            inputs.append(builder.constant(bias, name))
+        attributes = {"beta": None} if linear.op_type == "Gemm" else None
         return [builder.like(linear, inputs, attributes)]
 
     return build
 
 
+def _needs_bias(linear: ir.Node, context: Context) -> bool:
+    return linear.op_type == "Gemm" and context.opset(linear) < 11
+
+
 def _bias(linear: ir.Node, value: ir.Value | None, channels: int, context: Context) -> Floats | str:
     if value is None:
         return np.zeros(channels)
-    contents = context.array(value)
-    if contents is None:
+    tensor = context.constant(value)
+    if tensor is None:
         return "the bias is not constant"
-    if linear.op_type != "Gemm":
-        return np.asarray(contents, np.float64)
-    vector = channel_vector(contents, channels, 2) if contents.ndim <= 2 else None
-    if vector is None:
-        return "the Gemm's bias varies over the batch"
-    return vector * linear.attributes.get_float("beta", 1.0)
+    if linear.op_type == "Gemm":
+        vector = channel_vector(tensor, channels, 2)
+        return "the Gemm's bias varies over the batch" if vector is None else _beta(linear) * vector
+    if tensor.shape.numpy() != (channels,):
+        return "the bias is not one number a channel"
+    return np.asarray(tensor.numpy(), np.float64)
+
+
+def _beta(gemm: ir.Node) -> float:
+    return gemm.attributes.get_float("beta", 1.0)
+
+
+def _scaled(weight: npt.NDArray[Any], factor: Floats) -> npt.NDArray[Any]:
+    """``weight * factor`` in float64, stored in the weight's dtype; a slab at a time, to need little memory."""
+    factor = np.broadcast_to(factor, weight.shape)
+    scaled = np.empty(weight.shape, weight.dtype.newbyteorder("="))
+    step = max(1, _SLAB * len(weight) // max(1, weight.size))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(weight), step):
+            slab = slice(start, start + step)
+            scaled[slab] = np.asarray(weight[slab], np.float64) * factor[slab]
+    return scaled
+
+
+def _keeps_precision(linear: ir.Node, old: npt.NDArray[Any], new: npt.NDArray[Any], scale: Floats) -> bool:
+    """Whether no channel overflows, and none falls below the normal numbers of the type, where bits get lost.
+
+    Matters for half precision: a BatchNormalization with a tiny variance scales by thousands.
+    """
+    if new is old:
+        return True
+    largest = np.abs(_by_channel(linear, new, len(scale))).max(axis=1, initial=0).astype(np.float64)
+    if not np.all(np.isfinite(largest)):
+        return False
+    fell = (largest < smallest_normal(new.dtype)) & (scale != 0)
+    return not fell.any() or not np.abs(_by_channel(linear, old, len(scale))[fell]).max(initial=0) > 0
+
+
+def _by_channel(linear: ir.Node, weight: npt.NDArray[Any], channels: int) -> npt.NDArray[Any]:
+    """The weight with one row an output channel."""
+    if linear.op_type == "Gemm":
+        return weight if linear.attributes.get_int("transB", 0) else weight.T
+    if linear.op_type == "Conv":
+        return weight.reshape(channels, -1)
+    group = linear.attributes.get_int("group", 1)
+    rows, columns = weight.shape[:2]
+    grouped = weight.reshape(group, rows // group, columns, -1)
+    return grouped.transpose(0, 2, 1, 3).reshape(channels, -1)
 
 
 def _along_output(linear: ir.Node, scale: Floats, shape: tuple[int, ...]) -> Floats:

@@ -31,7 +31,7 @@ CONV = """agraph (float[N,4,8,8] x) => (float[N,6,8,8] y) {
 
 def test_conv_gets_weight_and_bias() -> None:
     fires(NAME, parse(CONV, {"w": weight(6, 4, 3, 3), **statistics(6)}), [
-        "y = Conv<kernel_shape=(3, 3), pads=(1, 1, 1, 1)>(x, w_1, bias)",
+        "y = Conv<kernel_shape=(3, 3), pads=(1, 1, 1, 1)>(x, w_1, Conv_bias)",
     ])
 
 
@@ -73,7 +73,7 @@ def test_weight_shared_with_another_convolution_is_copied() -> None:
         y = BatchNormalization (c, s, b, m, v)
         z = Conv (x, w)
     }"""
-    fires(NAME, parse(text, {"w": weight(6, 4, 1, 1), **statistics(6)}), ["y = Conv(x, w_1, bias)", "z = Conv(x, w)"])
+    fires(NAME, parse(text, {"w": weight(6, 4, 1, 1), **statistics(6)}), ["y = Conv(x, w_1, Conv_bias)", "z = Conv(x, w)"])
 
 
 def test_result_read_twice() -> None:

@@ -1,0 +1,88 @@
+"""Folds arithmetic with a constant per channel into the convolution before it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx_ir as ir
+
+from graphopt.pipeline.base import Context, RulePass, Safety
+from graphopt.rewrite.match import Match, Miss
+from graphopt_passes._channels import LINEAR_OPS, Floats, channel_vector, output_channels, scale_output_channels
+
+__all__ = ["FuseConvAffine"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FuseConvAffine(RulePass):
+    """Folds a Mul, Add, Sub or Div with a constant into the Conv, ConvTranspose or Gemm before it.
+
+    What it does:
+        ``y = c * s + t`` with one number a channel, or one for all, becomes part of weight and bias: ``W' = W * s``,
+        ``B' = B * s + t``. Computed in float64, stored in the weight's dtype. ``k - c`` is ``s = -1, t = k``.
+
+    Before:
+        ``c = Conv(x, W, B); y = Mul(c, s)``
+
+    After:
+        ``y = Conv(x, W', B')``
+
+    Does not apply when:
+        - the convolution's result is read by anything else, or is a graph output;
+        - weight, bias or operand is not constant, or can be overridden by the caller;
+        - the operand varies along another axis than the channels (``[8]`` lies along the width, even if there are 8
+          channels), or makes the result larger;
+        - it divides by the convolution, or by zero;
+        - the folded weights would overflow their type, or lose precision in it.
+
+    Safety:
+        Numeric: rounding of the folded weights. Weights shared with other nodes are copied, not changed.
+    """
+
+    name = "fuse-conv-affine"
+    safety = Safety.NUMERIC
+    ops = ("Mul", "Add", "Sub", "Div")
+
+    def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
+        for position in (0, 1):
+            linear = context.producer(node.inputs[position], *LINEAR_OPS)
+            tensor = context.constant(node.inputs[1 - position]) if linear is not None else None
+            if linear is not None and tensor is not None:
+                return _fold(node, linear, tensor, position, context)
+        return None
+
+
+def _fold(
+    node: ir.Node, linear: ir.Node, tensor: ir.TensorProtocol, position: int, context: Context
+) -> Match | Miss | None:
+    if context.opset(node) < 7:
+        return Miss("before opset 7, arithmetic broadcasts by attributes", node)
+    if node.op_type == "Div" and position == 1:
+        return None
+    if linear.graph is not node.graph or not context.only_reader(linear.outputs[0], node):
+        return Miss("the convolution's result is read elsewhere", node)
+    found = output_channels(linear, context)
+    if isinstance(found, str):
+        return Miss(found, node)
+    operand = channel_vector(tensor, *found)
+    if operand is None:
+        return Miss("the constant varies along another axis than the channels", node)
+    scale, shift = _affine(node.op_type, operand, position)
+    if not np.all(np.isfinite(scale)) or not np.all(np.isfinite(shift)):
+        return Miss("the constant is not finite, or divides by zero", node)
+    folded = scale_output_channels(linear, scale, shift, context)
+    return Miss(folded, node) if isinstance(folded, str) else Match(node, build=folded)
+
+
+def _affine(op_type: str, operand: Floats, position: int) -> tuple[Floats, Floats]:
+    """Scale and shift, each ``(C,)``, of the operator where the convolution stands at ``position``."""
+    ones, zeros = np.ones_like(operand), np.zeros_like(operand)
+    if op_type == "Mul":
+        return operand, zeros
+    if op_type == "Add":
+        return ones, operand
+    if op_type == "Sub":
+        return (ones, -operand) if position == 0 else (-ones, operand)
+    with np.errstate(divide="ignore"):
+        return 1 / operand, zeros
