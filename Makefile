@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-DEMO_MODEL ?= models/ppocrv2_cls.onnx
-DEMO_SHAPE ?= x:1,3,48,192
+DEMO_MODEL ?= models/silero_vad_16k_op15.onnx
+DEMO_SHAPES ?= --input-shape input:1,576 --input-shape state:2,1,128
 PYTEST_FLAGS ?= -n 2
 
 BIN := $(VENV)/bin
@@ -20,11 +20,13 @@ help: ## Show this list
 
 demo: $(BASE) ## Optimize a real model, prove the result, time it
 	@mkdir -p build
-	@echo '$$ graphopt optimize $(DEMO_MODEL) build/demo.onnx --input-shape $(DEMO_SHAPE)'
-	@$(BIN)/graphopt optimize $(DEMO_MODEL) build/demo.onnx --input-shape $(DEMO_SHAPE)
+	@echo '$$ graphopt optimize $(DEMO_MODEL) build/demo.onnx $(DEMO_SHAPES)'
 	@echo
-	@echo '$$ graphopt bench $(DEMO_MODEL) build/demo.onnx --input-shape $(DEMO_SHAPE)'
-	@$(BIN)/graphopt bench $(DEMO_MODEL) build/demo.onnx --input-shape $(DEMO_SHAPE)
+	@$(BIN)/graphopt optimize $(DEMO_MODEL) build/demo.onnx $(DEMO_SHAPES)
+	@echo
+	@echo '$$ graphopt bench $(DEMO_MODEL) build/demo.onnx $(DEMO_SHAPES)'
+	@echo
+	@$(BIN)/graphopt bench $(DEMO_MODEL) build/demo.onnx $(DEMO_SHAPES)
 
 test: $(DEV) ## Run the default test suite
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
