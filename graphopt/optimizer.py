@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
@@ -20,17 +20,14 @@ from graphopt.verify import structure
 from graphopt.verify.bisect import first_bad
 
 if TYPE_CHECKING:
-    from graphopt.verify.equivalence import Equivalence, Verifier
+    from graphopt.verify.equivalence import Verifier
+    from graphopt.verify.result import Equivalence
 
 __all__ = ["optimize"]
 
 _PRESET = {Target.PORTABLE: "default", Target.ORT_CPU: "ort-cpu", Target.ORT_CUDA: "ort-cuda"}
 
 
-@overload
-def optimize(source: Any, passes: Iterable[str | Pass | ir.passes.PassBase] | None = ..., *, with_report: Literal[False] = ..., **options: Any) -> Any: ...
-@overload
-def optimize(source: Any, passes: Iterable[str | Pass | ir.passes.PassBase] | None = ..., *, with_report: Literal[True], **options: Any) -> tuple[Any, Report]: ...
 def optimize(
     source: Any,
     passes: Iterable[str | Pass | ir.passes.PassBase] | None = None,
@@ -125,7 +122,9 @@ def _target(name: str) -> Target:
     try:
         return Target(name)
     except ValueError:
-        raise UsageError(f"there is no target '{name}'", hint=close_match(name, [one.value for one in Target])) from None
+        raise UsageError(
+            f"there is no target '{name}'", hint=close_match(name, [one.value for one in Target])
+        ) from None
 
 
 class _Job:
@@ -224,7 +223,7 @@ class _Job:
         if guilty is None:
             raise NotEquivalent(
                 f"the model differs from itself when nothing is changed: {equivalence.message}",
-                hint="It is not deterministic, or too sensitive for the generated inputs; give real ones with --inputs.",
+                hint="It is not deterministic, or too sensitive for generated inputs; give real ones with --inputs.",
             )
         if self._strict:
             raise NotEquivalent(
@@ -234,7 +233,7 @@ class _Job:
         return [one for one in passes if one is not guilty], DroppedPass(guilty.name, equivalence.message)
 
     @contextlib.contextmanager
-    def _timed(self, step: str) -> Any:
+    def _timed(self, step: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
             yield

@@ -31,9 +31,8 @@ class Scope:
 
 def subgraphs(node: ir.Node) -> Sequence[ir.Graph]:
     """The graphs that ``node`` holds in its attributes, not deeper."""
-    if not node.attributes:
-        return ()
-    holders = [attribute for attribute in node.attributes.values() if attribute.type in _HOLDERS]
+    # ``data`` is the plain dict inside; this runs for every node of every walk.
+    holders = [attribute for attribute in node.attributes.data.values() if attribute.type in _HOLDERS]
     if not holders:
         return ()
     return [

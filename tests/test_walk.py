@@ -43,5 +43,3 @@ def test_fresh_names_collide_with_nothing_in_any_scope() -> None:
     assert [names.fresh("z"), names.fresh("z"), names.fresh("d"), names.fresh("x"), names.fresh(None)] == [
         "z", "z_1", "d_1", "x_1", "value",
     ]  # fmt: skip
-
-

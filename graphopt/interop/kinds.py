@@ -55,9 +55,7 @@ class Source:
             from graphopt.interop import graphsurgeon
 
             model = graphsurgeon.to_ir(source)
-            return cls(
-                lambda: _copy(model), lambda result: graphsurgeon.from_ir(result, allow_loss=allow_loss), model
-            )
+            return cls(lambda: _copy(model), lambda result: graphsurgeon.from_ir(result, allow_loss=allow_loss), model)
         raise UsageError(
             f"a {type(source).__module__}.{type(source).__qualname__} is no model",
             hint="Give a path, an onnx_ir.Model, an onnx.ModelProto or an onnx_graphsurgeon.Graph.",

@@ -148,9 +148,7 @@ class Context:
 
     def scopes(self) -> list[walk.Scope]:
         """Every scope of the model as it is now, outer ones before what they hold."""
-        return [
-            scope for scope in self._scopes.values() if scope.owner is None or scope.owner.graph is not None
-        ]
+        return [scope for scope in self._scopes.values() if scope.owner is None or scope.owner.graph is not None]
 
     def scope(self, node: ir.Node) -> walk.Scope:
         """The scope that holds ``node``."""
@@ -223,7 +221,9 @@ class Context:
         graph = near.graph
         assert graph is not None
         name = self.names.fresh(name or f"{near.name or near.op_type}_constant")
-        tensor = constants.tensor(np.asarray(contents), name) if isinstance(contents, np.ndarray | np.generic) else contents
+        tensor = (
+            constants.tensor(np.asarray(contents), name) if isinstance(contents, np.ndarray | np.generic) else contents
+        )
         tensor.name = name
         value = edit.constant_value(name, tensor)
         if as_node or self._scopes[graph].function is not None:

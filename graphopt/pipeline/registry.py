@@ -43,8 +43,8 @@ class Entry:
 def _load() -> tuple[dict[str, Entry], dict[str, str]]:
     found: dict[str, Entry] = {}
     failed: dict[str, str] = {}
-    points = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: (point.name != "graphopt", point.name))
-    for point in points:
+    points = importlib.metadata.entry_points(group=GROUP)
+    for point in sorted(points, key=lambda one: (one.name != "graphopt", one.name)):
         try:
             declared: Mapping[str, Entry] = point.load()
         except (ImportError, AttributeError, SyntaxError) as error:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from rich.console import RenderableType
 
-    from graphopt.verify.equivalence import Equivalence
+    from graphopt.verify.result import Equivalence
 
 __all__ = ["DroppedPass", "PassCount", "Report", "Summary"]
 
@@ -142,7 +142,8 @@ class Report:
             return "Not verified (validation was switched off)."
         if self.status == "unproven":
             reason = self.equivalence.message if self.equivalence is not None else ""
-            return f"Unproven: ONNX Runtime cannot run the original, so only exact passes were applied. {reason}".strip()
+            said = "Unproven: ONNX Runtime cannot run the original, so only exact passes were applied."
+            return f"{said} {reason}".strip()
         return f"Proven equal to the original. {self.equivalence.message if self.equivalence else ''}".strip()
 
     def to_text(self) -> str:
@@ -160,8 +161,12 @@ class Report:
 
     def _repr_html_(self) -> str:
         body = "".join(
-            "<tr>" + "".join(f"<td style='text-align:{side}'>{html.escape(cell)}</td>" for cell, side in zip(
-                row, ("left", "right", "right", "right"), strict=True)) + "</tr>"
+            "<tr>"
+            + "".join(
+                f"<td style='text-align:{side}'>{html.escape(cell)}</td>"
+                for cell, side in zip(row, ("left", "right", "right", "right"), strict=True)
+            )
+            + "</tr>"
             for row in self.rows()
         )
         fired = ", ".join(f"{html.escape(one.name)} &times;{one.count}" for one in self.passes if one.count)

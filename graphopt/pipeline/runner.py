@@ -97,9 +97,7 @@ def run(
     return stats
 
 
-def _stages(
-    passes: Sequence[Pass], context: Context, check: Callable[[str], None] | None
-) -> list[Driver | GraphPass]:
+def _stages(passes: Sequence[Pass], context: Context, check: Callable[[str], None] | None) -> list[Driver | GraphPass]:
     rules = [one for one in passes if isinstance(one, RulePass)]
     stages: list[Driver | GraphPass] = []
     for one in passes:

@@ -40,8 +40,8 @@ def parse(spec: str) -> tuple[str, dict[str, str]]:
         key = key.strip().replace("-", "_")
         if not sign or not key:
             raise UsageError(
-                f"'{part}' in the pass spec '{spec}' is no option", hint="Write name:option=value, for example "
-                "fold-constants:max-bytes=4096."
+                f"'{part}' in the pass spec '{spec}' is no option",
+                hint="Write name:option=value, for example fold-constants:max-bytes=4096.",
             )
         if key in raw:
             raise UsageError(f"option '{key.replace('_', '-')}' is given twice in the pass spec '{spec}'")

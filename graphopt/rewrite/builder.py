@@ -64,12 +64,9 @@ class Builder:
         self, origin: ir.Node, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any] | None = None
     ) -> ir.Value:
         """Adds a copy of ``origin`` that reads ``inputs``; ``attributes`` replaces or adds (``None`` removes)."""
-        merged: dict[str, Any] = {name: attribute for name, attribute in origin.attributes.items()}
-        merged.update(attributes or {})
+        merged: dict[str, Any] = {**origin.attributes, **(attributes or {})}
         kept = {name: value for name, value in merged.items() if value is not None}
-        return self.op(
-            origin.op_type, inputs, kept, domain=origin.domain, outputs=len(origin.outputs), origin=origin
-        )
+        return self.op(origin.op_type, inputs, kept, domain=origin.domain, outputs=len(origin.outputs), origin=origin)
 
     def constant(self, contents: npt.NDArray[Any] | ir.TensorProtocol, name: str | None = None) -> ir.Value:
         """Adds a constant: an initializer of the root's graph, or a Constant node where none are allowed.

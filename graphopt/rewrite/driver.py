@@ -47,8 +47,8 @@ class Driver:
         """Asks for another look at ``nodes``."""
         index, queued, queue = self._index, self._queued, self._queue
         for node in nodes:
-            domain = node._domain  # noqa: SLF001 -- properties cost a third of this loop
-            key = f"{domain}::{node._op_type}" if domain else node._op_type  # noqa: SLF001
+            domain = node._domain
+            key = f"{domain}::{node._op_type}" if domain else node._op_type
             if key in index and node not in queued:
                 queued.add(node)
                 queue.append(node)

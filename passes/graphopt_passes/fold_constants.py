@@ -286,6 +286,7 @@ def _put(part: _Part, tensors: list[ir.TensorProtocol], context: Context) -> lis
     for value, result in zip(part.frontier, tensors, strict=True):
         producer = value.producer()
         assert producer is not None
-        touched += edit.redirect(value, context.new_constant(producer, result, value.name, as_node=value.is_graph_output()))
+        constant = context.new_constant(producer, result, value.name, as_node=value.is_graph_output())
+        touched += edit.redirect(value, constant)
     _, weakened = edit.erase_if_dead(reversed(part.nodes))
     return touched + weakened

@@ -70,9 +70,7 @@ class FoldShapes(GraphPass):
         return Outcome(count, touched)
 
 
-def _known_contents(
-    graph: ir.Graph, seen: set[ir.Value], context: Context
-) -> dict[ir.Value, tuple[int, ...]]:
+def _known_contents(graph: ir.Graph, seen: set[ir.Value], context: Context) -> dict[ir.Value, tuple[int, ...]]:
     """Values of ``graph`` computed from shapes whose contents are plain numbers.
 
     Only what descends from a Shape or Size is looked at; ``seen`` collects it, so that subgraphs can go on from it.
@@ -110,9 +108,7 @@ def _replace(
     if inner and not value.is_graph_output():
         return []
     array = np.array(contents, dtype.numpy()).reshape([dim for dim in shape if isinstance(dim, int)])
-    readers = edit.redirect(
-        value, context.new_constant(producer, array, value.name, as_node=value.is_graph_output())
-    )
+    readers = edit.redirect(value, context.new_constant(producer, array, value.name, as_node=value.is_graph_output()))
     _, weakened = edit.erase_if_dead([producer])
     return readers + weakened or [producer]
 
@@ -124,10 +120,8 @@ def _fix_target(node: ir.Node, context: Context) -> list[ir.Node]:
     contents, shape = context.shapes.data(target), context.shapes.of(node.inputs[0]) if node.inputs[0] else None
     if contents is None or shape is None or all(isinstance(entry, int) for entry in contents):
         return []
-    if node.op_type == "Reshape":
-        solved = _reshape_target(contents, shape)
-    else:
-        solved = _expand_target(contents, shape)
+    solve = _reshape_target if node.op_type == "Reshape" else _expand_target
+    solved = solve(contents, shape)
     if isinstance(solved, str):
         context.note(FoldShapes.name, Miss(solved, node))
         return []

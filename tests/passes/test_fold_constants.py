@@ -80,8 +80,10 @@ def test_random_results_never_fold(op: str) -> None:
 
 
 def test_overridable_initializer_never_folds() -> None:
-    unchanged(NAME, parse("agraph (float[4] x, float[4] w) => (float[4] y) { e = Exp (w)\n y = Add (x, e) }",
-                          {"w": weight(4)}))
+    unchanged(
+        NAME,
+        parse("agraph (float[4] x, float[4] w) => (float[4] y) { e = Exp (w)\n y = Add (x, e) }", {"w": weight(4)}),
+    )
 
 
 def test_dequantized_weight_stays_small() -> None:
@@ -119,7 +121,11 @@ def test_growth_beyond_the_budget_is_left_alone_and_the_rest_folds() -> None:
         z = Neg (small)
     }"""
     weights = {"s": np.array([64, 64], np.int64), "w": weight(4)}
-    fires(f"{NAME}:max-bytes=1000", parse(text, weights), ["big = ConstantOfShape(s)", "y = Add(x, big)", "z = Constant()"])
+    fires(
+        f"{NAME}:max-bytes=1000",
+        parse(text, weights),
+        ["big = ConstantOfShape(s)", "y = Add(x, big)", "z = Constant()"],
+    )
     fires(f"{NAME}:max-bytes=20000", parse(text, weights), ["y = Add(x, big_1)", "z = Constant()"])
 
 
@@ -161,5 +167,14 @@ def test_what_onnx_runtime_cannot_compute_does_not_stop_the_rest() -> None:
 
 
 def test_half_precision_and_integers_keep_their_type() -> None:
-    text = "agraph (float16[3] x, int8[3] i) => (float16[3] y, int8[3] j) { e = Exp (h)\n y = Add (x, e)\n k = Add (w, w)\n j = Add (i, k) }"
-    fires(NAME, parse(text, {"h": np.ones(3, np.float16), "w": np.ones(3, np.int8)}), ["y = Add(x, e_1)", "j = Add(i, k_1)"])
+    text = """agraph (float16[3] x, int8[3] i) => (float16[3] y, int8[3] j) {
+        e = Exp (h)
+        y = Add (x, e)
+        k = Add (w, w)
+        j = Add (i, k)
+    }"""
+    fires(
+        NAME,
+        parse(text, {"h": np.ones(3, np.float16), "w": np.ones(3, np.int8)}),
+        ["y = Add(x, e_1)", "j = Add(i, k_1)"],
+    )

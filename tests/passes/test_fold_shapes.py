@@ -7,8 +7,15 @@ import pytest
 from harness import fires, lines, misses, parse, unchanged
 
 NAME = "fold-shapes"
-INDEX = {"i0": np.array(0), "i1": np.array(1), "i2": np.array(2), "u0": np.array([0]), "twelve": np.array([12]),
-         "sixtyfour": np.array([64]), "minus": np.array([-1])}
+INDEX = {
+    "i0": np.array(0),
+    "i1": np.array(1),
+    "i2": np.array(2),
+    "u0": np.array([0]),
+    "twelve": np.array([12]),
+    "sixtyfour": np.array([64]),
+    "minus": np.array([-1]),
+}
 
 
 def test_static_shape_becomes_a_constant() -> None:
@@ -67,7 +74,9 @@ def test_inference_beside_a_dim_that_may_be_zero_is_refused() -> None:
         t = Concat <axis = 0> (n, two, l)
         y = Reshape (x, t)
     }"""
-    weights = {name: np.array([value]) for name, value in {"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4}.items()}
+    weights = {
+        name: np.array([value]) for name, value in {"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4}.items()
+    }
     assert misses(NAME, parse(text, weights)) == ["an empty input would no longer work"]
 
 
