@@ -75,7 +75,10 @@ _PROBE: Final = bytes.fromhex(
     "0112040a02080142040a00100d"
 )
 _PREFIX: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
-_SOURCE: Final = re.compile(r"\S*onnxruntime_src\S*(?:\s+\S+::[^\[]*?(?=\[ONNX|\s[A-Z]|$))?|\S+\.(?:cc|h|cu):\d+ ?\S*")
+_SOURCE: Final = re.compile(
+    r"\S*onnxruntime_src\S+:\d+ (?:[^()\[\]]*\([^()]*(?:\([^()]*\)[^()]*)*\)(?:::<lambda\([^>]*>)?(?: const)?"
+    r"(?: \[with [^\]]*\])?)?|\S+\.(?:cc|h|cu):\d+ ?\S*"
+)
 
 
 @functools.cache
@@ -101,7 +104,7 @@ def ort_errors() -> tuple[type[Exception], ...]:
 
 
 def trim(error: BaseException | str, limit: int = 500) -> str:
-    """An ONNX Runtime message without its error code and source locations, on one line, at most ``limit`` long."""
+    """An ONNX Runtime message without error code, source lines and C++ signatures, in one line, cut at ``limit``."""
     text = _PREFIX.sub("", str(error).strip())
     text = " ".join(_SOURCE.sub("", text).split()) or type(error).__name__
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
@@ -196,6 +199,7 @@ def open_session(
     custom_ops: Sequence[str] = (),
     arrays: Mapping[str, np.ndarray[Any, Any]] = {},
     faithful: bool = False,
+    config: Mapping[str, str] = {},
 ) -> ort.InferenceSession:
     """Open a model for running.
 
@@ -211,6 +215,7 @@ def open_session(
         arrays: Initializers, by name, that serialized bytes only refer to (``proto.to_session_bytes``).
         faithful: For comparing results: no approximate kernels, no prepacked second copy of the weights, threads
             that sleep when they wait, deterministic kernels.
+        config: Further session configuration entries.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
@@ -220,6 +225,8 @@ def open_session(
     ort = _onnxruntime()
     name = resolve_provider(provider)
     options = _options(threads, optimization, faithful=faithful)
+    for key, value in config.items():
+        options.add_session_config_entry(key, value)
     for library in custom_ops:
         _register(options, library)
     if not isinstance(source, (Path, bytes)):

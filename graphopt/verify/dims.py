@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-__all__ = ["Dim", "OpenDims", "Role", "Sizes", "evaluate", "is_expression"]
+__all__ = ["Dim", "OpenDims", "Role", "Sizes", "evaluate", "is_expression", "size"]
 
 Dim = int | str
 """A fixed size, or the name of an open one. ``input@axis`` where the model gives it no name."""
@@ -47,6 +47,12 @@ def evaluate(name: str, sizes: Mapping[str, int]) -> int | None:
         return None if tree is None else max(0, _value(tree, sizes))
     except (KeyError, ZeroDivisionError):
         return None
+
+
+def size(dim: Dim, sizes: Mapping[str, int], default: int) -> int:
+    """The size of a fixed or open dimension, ``default`` where it is unknown."""
+    known = dim if isinstance(dim, int) else evaluate(dim, sizes)
+    return default if known is None else known
 
 
 def _parse(name: str) -> ast.expr | None:
@@ -108,8 +114,8 @@ class OpenDims:
         rounds = max(len(_IMAGE), len(_LENGTH), len(_COUNT))
         for turn in range(rounds):
             yield self._guess(turn)
-        for size in _ALIKE:
-            yield {name: size for name in self.roles} | self.fixed
+        for alike in _ALIKE:
+            yield dict.fromkeys(self.roles, alike) | self.fixed
 
     def _guess(self, turn: int) -> Sizes:
         sizes: Sizes = {}
@@ -133,7 +139,7 @@ class OpenDims:
     def variations(self, sizes: Sizes) -> Iterator[Sizes]:
         """Other assignments that should run where ``sizes`` ran, the most different first; at last ``sizes`` itself."""
         if self.free:
-            yield self._vary(sizes, {"batch", "image", "channels", "length", "past", "count"} - {"channels"})
+            yield self._vary(sizes, {"batch", "image", "length", "past", "count"})
             yield self._vary(sizes, {"image", "length", "past", "count"})
             yield self._vary(sizes, {"batch"})
             yield self._vary(sizes, {"image", "length"}, factor=2)

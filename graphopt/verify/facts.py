@@ -100,9 +100,8 @@ def _holders(model: ir.Model, inner: set[ir.Node]) -> list[ir.Node]:
     for node in model.graph:
         graphs = list(walk.subgraphs(node))
         scopes = [scope for graph in graphs for scope in walk.within(walk.Scope(graph, {}))]
-        if any(one in inner or one.op_identifier() in functions for scope in scopes for one in scope.graph):
-            held.append(node)
-        elif node.op_identifier() in functions:
+        inside = any(one in inner or one.op_identifier() in functions for scope in scopes for one in scope.graph)
+        if inside or node.op_identifier() in functions:
             held.append(node)
     return held
 

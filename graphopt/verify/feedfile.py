@@ -87,7 +87,9 @@ def _check_array(path: Path, entry: Input, array: Array) -> None:
         not isinstance(dim, int) or dim == size for dim, size in zip(entry.shape, array.shape, strict=True)
     )
     if not fits:
-        shown = [dim if isinstance(dim, int) or dims.is_expression(dim) or "@" not in dim else "?" for dim in entry.shape]
+        shown = [
+            dim if isinstance(dim, int) or dims.is_expression(dim) or "@" not in dim else "?" for dim in entry.shape
+        ]
         raise ModelError(
             f"{path}: input '{entry.name}' has the shape {list(array.shape)}, the model takes "
             f"[{', '.join(map(str, shown))}]"

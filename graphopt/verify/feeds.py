@@ -16,8 +16,9 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
+from graphopt.analysis import constants
 from graphopt.errors import ModelError, UsageError
-from graphopt.verify import dims, values
+from graphopt.verify import dims, fill, values
 
 __all__ = ["Feeds", "Guess", "Plan", "generate"]
 
@@ -26,13 +27,12 @@ Feeds = dict[str, Any]
 """An array, a list of arrays (sequence) or None (empty optional) for each input."""
 
 _UNNAMED: Final = re.compile(r"\?|-?\d+|none|unknown|", re.IGNORECASE)
-_OUT_OF_RANGE: Final = re.compile(r"inclusive range \[-?\d+, ?(-?\d+)\]|out of (?:bounds|range)[^\[]*\[-?\d+, ?(-?\d+)[\])]", re.I)
-_MASK: Final = re.compile(r"mask", re.IGNORECASE)
+_OUT_OF_RANGE: Final = re.compile(r"(?:out of (?:data )?(?:bounds|range)|invalid ind)", re.IGNORECASE)
+_RANGE: Final = re.compile(r"range \[-?\d+, ?(-?\d+)\]")
 _RANKS: Final = ((2, 3), (4,), (), (1, 3, 8, 8), (2, 3, 4))
-_WORDS: Final = ("alpha", "beta", "gamma", "delta", "epsilon")
 _MAX_CHOICES: Final = 4
 _TOO_BIG: Final = 1 << 31  # bytes of one input: dimensions of a model nobody runs
-_UNBOUNDED: Final = 10  # exclusive bound of an index into something of unknown size
+_UNBOUNDED: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Guess:
         sizes: Of the open dimensions.
         style: ``normal``, or ``unit`` for floats in (0, 1).
         choice: Which of the constants that an input is compared with.
-        cap: Exclusive bound on indices into what has an unknown size.
+        cap: Exclusive bound on integers of which no other is known.
         rank: Which shape for inputs of unknown rank.
         variant: 0 for masks of ones and true conditions, 1 for mixed ones.
     """
@@ -73,10 +73,15 @@ class Guess:
 
 @dataclass(slots=True)
 class Plan:
-    """How to feed a model; built once, cheap to fill."""
+    """How to feed a model; built once, cheap to fill.
+
+    Attributes:
+        inputs: What a caller must feed.
+        open_dims: Their dimensions that have no size.
+        defaults: Initializers that a caller may replace (IR 4 and later), by name; the small ones.
+    """
 
     inputs: list[Input]
-    overridable: list[Input]
     open_dims: dims.OpenDims
     defaults: dict[str, Array] = field(default_factory=dict)
 
@@ -91,19 +96,17 @@ class Plan:
         wanted = dict(shapes or {})
         required = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
         _check_names(wanted, [str(value.name) for value in required])
-        plan = cls([], [], dims.OpenDims())
-        sizes = _SizeOf(model)
+        plan = cls([], dims.OpenDims())
         for value in required:
-            plan.inputs.append(plan._input(model, value, wanted.get(str(value.name)), sizes))
+            plan.inputs.append(plan._input(model, value, wanted.get(str(value.name))))
         if model.ir_version >= 4:
             for value in model.graph.inputs:
                 tensor = model.graph.initializers.get(str(value.name))
                 if tensor is not None and tensor.const_value is not None and tensor.const_value.nbytes < 1 << 20:
-                    plan.overridable.append(plan._input(model, value, None, sizes))
                     plan.defaults[str(value.name)] = tensor.const_value.numpy()
         return plan
 
-    def _input(self, model: ir.Model, value: ir.Value, wanted: Sequence[int] | None, sizes: _SizeOf) -> Input:
+    def _input(self, model: ir.Model, value: ir.Value, wanted: Sequence[int] | None) -> Input:
         name = str(value.name)
         kind, dtype = _type(value)
         declared = _declared(value)
@@ -112,7 +115,7 @@ class Plan:
             declared = tuple(wanted)
         if declared is not None:
             self.open_dims.add(declared, is_float=dtype.is_floating_point())
-        return Input(name, kind, dtype, declared, values.follow(model, value, sizes))
+        return Input(name, kind, dtype, declared, values.follow(model, value, _size_of))
 
     def _fix(self, name: str, declared: tuple[dims.Dim, ...] | None, wanted: tuple[int, ...]) -> None:
         shown = "×".join(map(str, wanted))
@@ -159,7 +162,7 @@ class Plan:
         yield replace(guess, variant=0)
 
     def _choices(self) -> int:
-        return max((len(_options(entry)) for entry in self.inputs), default=1) or 1
+        return max((len(fill.options(entry)) for entry in self.inputs), default=1) or 1
 
     def fill(self, guess: Guess, seed: int) -> Feeds | None:
         """Arrays for a guess; None where they would be absurdly large."""
@@ -171,9 +174,9 @@ class Plan:
             random = np.random.default_rng([seed, position])
             shape = shapes[entry.name]
             if entry.kind == "sequence":
-                feeds[entry.name] = [_array(entry, shape, guess, random) for _ in range(3)]
+                feeds[entry.name] = [fill.array(entry, shape, guess, random) for _ in range(3)]
             else:
-                feeds[entry.name] = _array(entry, shape, guess, random)
+                feeds[entry.name] = fill.array(entry, shape, guess, random)
         return feeds
 
     def override(self, seed: int) -> Feeds:
@@ -188,13 +191,15 @@ class Plan:
     def _shape(self, entry: Input, guess: Guess) -> tuple[int, ...]:
         if entry.shape is None:
             return _RANKS[guess.rank]
-        return tuple(_size(dim, guess.sizes) for dim in entry.shape)
+        return tuple(dims.size(dim, guess.sizes, 1) for dim in entry.shape)
 
-    @staticmethod
-    def bound_in(message: str) -> int | None:
-        """The exclusive bound that an ONNX Runtime error says an index broke."""
-        found = _OUT_OF_RANGE.search(message)
-        return None if found is None else int(found.group(1) or found.group(2)) + 1
+    def tightened(self, guess: Guess, message: str) -> Guess | None:
+        """The same guess with smaller integers, where an ONNX Runtime error says that an index was too large."""
+        if not _OUT_OF_RANGE.search(message) or all(entry.dtype.is_floating_point() for entry in self.inputs):
+            return None
+        stated = _RANGE.search(message)
+        cap = min(guess.cap // 2, int(stated.group(1)) + 1) if stated else guess.cap // 2
+        return replace(guess, cap=cap) if cap > 0 else None
 
 
 def generate(
@@ -245,104 +250,17 @@ def _declared(value: ir.Value) -> tuple[dims.Dim, ...] | None:
     return tuple(_dim(value, axis, size) for axis, size in enumerate(value.shape))
 
 
-def _dim(value: ir.Value, axis: int, size: int | ir.SymbolicDim) -> dims.Dim:
+def _dim(value: ir.Value, axis: int, size: int | ir.SymbolicDimProtocol) -> dims.Dim:
     if isinstance(size, int):
         return size if size >= 0 else f"{value.name}@{axis}"
     name = size.value
     return f"{value.name}@{axis}" if name is None or _UNNAMED.fullmatch(str(name).strip()) else str(name)
 
 
-def _size(dim: dims.Dim, sizes: Mapping[str, int]) -> int:
-    if isinstance(dim, int):
-        return dim
-    size = dims.evaluate(dim, sizes)
-    return 1 if size is None else size
-
-
-class _SizeOf:
-    """Sizes of values inside the graph: declared ones, those of constants, and what leads back to an input."""
-
-    def __init__(self, model: ir.Model) -> None:
-        self._inputs = set(model.graph.inputs)
-
-    def __call__(self, value: ir.Value, axis: int) -> dims.Dim | None:
-        tensor = value.const_value
-        shape = tensor.shape if tensor is not None else value.shape
-        if shape is None or not -len(shape) <= axis < len(shape):
-            return None
-        return _dim(value, axis % len(shape), shape[axis])
-
-
-def _array(entry: Input, shape: tuple[int, ...], guess: Guess, random: np.random.Generator) -> Array:
-    dtype = entry.dtype
-    if dtype == ir.DataType.STRING:
-        words = [str(choice) for choice in entry.uses.choices] or list(_WORDS)
-        return random.choice(np.array(words, object), shape).astype(object).reshape(shape)
-    if dtype == ir.DataType.BOOL:
-        return _booleans(shape, guess, random)
-    numbers = _numbers(entry, shape, guess, random)
-    return np.asarray(numbers).reshape(shape).astype(dtype.numpy())
-
-
-def _booleans(shape: tuple[int, ...], guess: Guess, random: np.random.Generator) -> Array:
-    if not shape or guess.variant == 0:
-        return np.full(shape, guess.variant == 0)
-    return random.random(shape) < 0.7
-
-
-def _options(entry: Input) -> list[Any]:
-    """The constants that the graph compares an input with; where there is one only, also another value."""
-    options = list(dict.fromkeys(entry.uses.choices))
-    if len(options) == 1 and isinstance(options[0], (int, float)):
-        options.append(options[0] // 2 if options[0] > 1 else options[0] + 1)
-    return options
-
-
-def _numbers(entry: Input, shape: tuple[int, ...], guess: Guess, random: np.random.Generator) -> Array:
-    uses = entry.uses
-    if uses.choices and not isinstance(uses.choices[0], str) and not uses.is_index:
-        options = _options(entry)
-        return np.full(shape, options[guess.choice % len(options)])
-    if uses.is_index or uses.limits:
-        bounds = [_size(limit, guess.sizes) for limit in uses.limits] or [guess.cap]
-        high = max(uses.low + 1, min(bounds))
-        return random.integers(uses.low, high, shape)
-    if uses.kind:
-        return _KINDS[uses.kind](shape, random)
-    if _MASK.search(entry.name):
-        return np.ones(shape) if guess.variant == 0 else random.random(shape) < 0.7
-    if entry.dtype.is_floating_point():
-        return random.random(shape) if guess.style == "unit" else random.standard_normal(shape)
-    if entry.dtype.bitwidth <= 8:
-        limits = np.iinfo(np.int8 if entry.dtype.is_signed() else np.uint8)
-        half = 1 << (8 - entry.dtype.bitwidth)
-        return random.integers(limits.min // half, limits.max // half + 1, shape)
-    return random.integers(0, 16, shape)
-
-
-def _reshape(shape: tuple[int, ...], random: np.random.Generator) -> Array:
-    target = np.ones(shape)
-    target.reshape(-1)[:1] = -1
-    return target
-
-
-def _scales(shape: tuple[int, ...], random: np.random.Generator) -> Array:
-    scales = np.ones(shape)
-    scales.reshape(-1)[2:] = 2
-    return scales
-
-
-_KINDS: Final[Mapping[str, Any]] = {
-    "reshape": _reshape,
-    "scales": _scales,
-    "ones": lambda shape, random: np.ones(shape),
-    "zeros": lambda shape, random: np.zeros(shape),
-    "sizes": lambda shape, random: np.full(shape, 4),
-    "ends": lambda shape, random: np.full(shape, 1 << 20),
-    "trips": lambda shape, random: np.full(shape, 3),
-    "depth": lambda shape, random: np.full(shape, 8),
-    "axes": lambda shape, random: np.arange(math.prod(shape)).reshape(shape),
-    "divisor": lambda shape, random: random.integers(1, 9, shape),
-    "shift": lambda shape, random: random.integers(0, 4, shape),
-    "unit": lambda shape, random: random.uniform(0.1, 0.5, shape),
-}
+def _size_of(value: ir.Value, axis: int) -> dims.Dim | None:
+    """The size of a value along an axis, where the model declares it."""
+    tensor = constants.constant(value)
+    shape = value.shape if tensor is None else tensor.shape
+    if shape is None or not -len(shape) <= axis < len(shape):
+        return None
+    return _dim(value, axis % len(shape), shape[axis])

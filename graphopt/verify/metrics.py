@@ -45,11 +45,12 @@ def resolve(name: str) -> tuple[Metric, bool]:
 
 def _labels(outputs: Mapping[str, Array], y: Array) -> Array:
     """Predicted labels: the first output, its largest entry along the class axis where it has one axis too many."""
-    first = next(iter(outputs.values()))
+    first: Array = next(iter(outputs.values()))
     if first.ndim == y.ndim + 1:
-        return first.argmax(1 if first.ndim != 3 else -1)
-    if first.ndim == y.ndim and first.dtype.kind == "f" and y.dtype.kind in "iub":
-        return first[..., 0] > 0 if first.shape != y.shape else first > 0.5
+        labels: Array = first.argmax(-1 if first.ndim == 3 else 1)
+        return labels
+    if first.dtype.kind == "f" and y.dtype.kind in "iub":
+        return first > 0.5  # a probability
     return first
 
 

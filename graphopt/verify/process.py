@@ -19,7 +19,7 @@ __all__ = ["Worker", "WorkerLost", "available_memory"]
 _POLL: Final = 0.03  # seconds between two looks at the worker's memory
 
 
-class WorkerLost(Exception):  # noqa: N818 - an event, which the verifier turns into a verdict or an error
+class WorkerLost(Exception):
     """The worker is gone: it ran out of ``time`` or ``memory``, or it died by itself (``crash``)."""
 
     def __init__(self, reason: Literal["time", "memory", "crash"], detail: str) -> None:
@@ -140,4 +140,3 @@ def _number(text: bytes, key: bytes) -> int:
         if line.startswith(key):
             return int(line[len(key) :].split()[0])
     return 0
-

@@ -53,9 +53,9 @@ def _check_graph(graph: ir.Graph, visible: _Visible, where: str) -> Iterator[tup
         raise ModelError(f"{where}: an input is listed twice")
     for node in graph:
         at = f"{where}: {_describe(node)}"
-        for value in node.inputs:
-            if value is not None:
-                _use(value, visible, graph, at)
+        for used in node.inputs:
+            if used is not None:
+                _use(used, visible, graph, at)
         for subgraph in walk.subgraphs(node):
             yield subgraph, f"{at}, subgraph '{subgraph.name or ''}'"
         for output in node.outputs:

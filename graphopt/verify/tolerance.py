@@ -198,7 +198,9 @@ def judge(
     elif kind in ("close", "calibrated"):
         atol = [floor * sample.scale for sample in samples]
     if kind == "calibrated" and drifts is not None:
-        atol = [max(limit, _widened(*pair)) for limit, pair in zip(atol, zip(samples, drifts, strict=True), strict=True)]
+        atol = [
+            max(limit, _widened(*pair)) for limit, pair in zip(atol, zip(samples, drifts, strict=True), strict=True)
+        ]
     identical = all(sample.identical for sample in samples)
     broken = next((sample.broken for sample in samples if sample.broken), "")
     within = all(sample.excess <= limit for sample, limit in zip(samples, atol, strict=True))

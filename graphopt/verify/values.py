@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import onnx_ir as ir
-
 from graphopt.analysis import constants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    import onnx_ir as ir
 
     from graphopt.verify.dims import Dim
 
@@ -44,8 +44,8 @@ KEEP: Final[Mapping[str, frozenset[int]]] = {
     name: frozenset(positions)
     for name, positions in {
         "Cast": [0], "CastLike": [0], "Identity": [0], "Reshape": [0], "Squeeze": [0], "Unsqueeze": [0], "Flatten": [0],
-        "Transpose": [0], "Slice": [0], "Split": [0], "Expand": [0], "Tile": [0], "Gather": [0], "GatherElements": [0],
-        "GatherND": [0], "Concat": range(1000), "Where": [1, 2], "Pad": [0], "Dropout": [0], "Clip": [0], "Max": range(99),
+        "Transpose": [0], "Slice": [0], "Split": [0], "Expand": [0], "Tile": [0], "Gather": [0],
+        "GatherElements": [0], "GatherND": [0], "Concat": range(1000), "Where": [1, 2], "Pad": [0], "Dropout": [0], "Clip": [0], "Max": range(99),
         "Min": range(99), "Abs": [0], "Add": [0, 1], "Sub": [0], "Round": [0], "Floor": [0], "Ceil": [0],
         "ScatterElements": [0, 2], "ScatterND": [0, 2], "Unique": [0], "ReduceMax": [0], "ReduceMin": [0], "Trilu": [0],
         "SequenceConstruct": range(99), "OptionalGetElement": [0], "ReverseSequence": [0], "Compress": [0],
@@ -64,6 +64,8 @@ INDEX: Final[Mapping[tuple[str, int], Callable[[ir.Node], tuple[int, int]]]] = {
     ("GatherBlockQuantized", 1): lambda node: (0, _int(node, "gather_axis", 0)),
     ("EmbedLayerNormalization", 0): lambda node: (2, 0),
     ("EmbedLayerNormalization", 1): lambda node: (4, 0),
+    ("NegativeLogLikelihoodLoss", 1): lambda node: (0, 1),
+    ("SoftmaxCrossEntropyLoss", 1): lambda node: (0, 1),
     ("MaxUnpool", 1): lambda node: (0, -1),
 }
 """Where an input selects: (operator, position) -> (position of what is selected from, axis)."""
@@ -82,9 +84,9 @@ KINDS: Final[Mapping[tuple[str, int], str]] = {
     ("Loop", 0): "trips", ("OneHot", 1): "depth", ("Resize", 2): "scales", ("Resize", 3): "sizes",
     ("Upsample", 1): "scales", ("Range", 0): "zeros", ("Range", 1): "sizes", ("Range", 2): "ones",
     ("Slice", 1): "zeros", ("Slice", 2): "ends", ("Slice", 3): "axes", ("Slice", 4): "ones", ("Pad", 1): "ones",
-    ("Pad", 3): "axes", ("Squeeze", 1): "axes", ("Unsqueeze", 1): "axes", ("CumSum", 1): "zeros", ("DFT", 1): "sizes",
-    ("DFT", 2): "ones", ("CenterCropPad", 1): "sizes", ("Trilu", 1): "zeros", ("SequenceAt", 1): "zeros",
-    ("SequenceErase", 1): "zeros", ("SequenceInsert", 2): "zeros", ("SplitToSequence", 1): "ones", ("EyeLike", 1): "zeros",
+    ("Pad", 3): "axes", ("Squeeze", 1): "axes", ("Unsqueeze", 1): "axes", ("CumSum", 1): "zeros",
+    ("CumProd", 1): "zeros", ("DFT", 1): "sizes", ("DFT", 2): "ones", ("CenterCropPad", 1): "sizes", ("Trilu", 1): "zeros",
+    ("SequenceAt", 1): "zeros", ("SequenceErase", 1): "zeros", ("SequenceInsert", 2): "zeros", ("EyeLike", 1): "zeros",
     ("Div", 1): "divisor", ("Mod", 1): "divisor", ("BitShift", 1): "shift", ("Dropout", 1): "unit",
     ("NonMaxSuppression", 2): "trips", ("NonMaxSuppression", 3): "unit", ("NonMaxSuppression", 4): "unit",
     ("HannWindow", 0): "sizes", ("HammingWindow", 0): "sizes", ("BlackmanWindow", 0): "sizes", ("STFT", 1): "trips",
@@ -94,7 +96,7 @@ KINDS: Final[Mapping[tuple[str, int], str]] = {
     (f"Reduce{name}", 1): "axes"
     for name in ("Max", "Min", "Mean", "Sum", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare")
 }  # fmt: skip
-"""Where an input is a size, an axis or the like: (operator, position) -> how to fill it (``feeds`` knows the words)."""
+"""Where an input is a size, an axis or the like: (operator, position) -> the word for ``fill.KINDS``."""
 
 _TABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "LabelEncoder": ("keys_strings", "keys_int64s", "keys_floats"),
@@ -135,15 +137,16 @@ def _note(
 ) -> None:
     where = (node.op_type, position)
     if where in INDEX:
-        uses.is_index = True
         data, axis = INDEX[where](node)
-        _limit(uses, size_of(node.inputs[data], axis) if node.inputs[data] is not None else None, scale, shift)  # type: ignore[arg-type]
+        uses.is_index = True
+        _limit(uses, _size(node, data, axis, size_of), scale, shift)
     elif where in LENGTHS:
-        data, axis = LENGTHS[where]
-        source = node.inputs[data]
-        size = None if source is None else size_of(source, axis)
+        size = _size(node, *LENGTHS[where], size_of)
         uses.low = max(uses.low, 1)
         uses.limits.append(size + 1 if isinstance(size, int) else 2 if size is None else size)
+    elif node.op_type in ("Split", "SplitToSequence") and position == 1:
+        size = _size(node, 0, _int(node, "axis", 0), size_of)
+        uses.kind, uses.limits = ("parts", [size]) if size is not None else ("ones", [])
     elif where in KINDS:
         uses.kind = uses.kind or KINDS[where]
     elif node.op_type == "Equal":
@@ -153,6 +156,11 @@ def _note(
     for attribute in _TABLES.get(node.op_type, ()):
         if attribute in node.attributes:
             uses.choices.extend(_plain(node.attributes[attribute].value))
+
+
+def _size(node: ir.Node, position: int, axis: int, size_of: Callable[[ir.Value, int], Dim | None]) -> Dim | None:
+    value = node.inputs[position]
+    return None if value is None else size_of(value, axis)
 
 
 def _limit(uses: Uses, size: Dim | None, scale: int, shift: int) -> None:

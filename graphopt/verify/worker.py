@@ -34,20 +34,8 @@ _NATIVE = frozenset(
         "string",
     )
 )  # fmt: skip
-_NAME_OF_ORT_TYPE = {
-    "bfloat16": "bfloat16",
-    "float8e4m3fn": "float8_e4m3fn",
-    "Float8E4M3FN": "float8_e4m3fn",
-    "float8e4m3fnuz": "float8_e4m3fnuz",
-    "Float8E4M3FNUZ": "float8_e4m3fnuz",
-    "float8e5m2": "float8_e5m2",
-    "Float8E5M2": "float8_e5m2",
-    "float8e5m2fnuz": "float8_e5m2fnuz",
-    "Float8E5M2FNUZ": "float8_e5m2fnuz",
-    "int4": "int4",
-    "uint4": "uint4",
-    "float4e2m1": "float4_e2m1fn",
-}
+_DTYPES = {name.replace("_", "").removesuffix("fn") if "e2m1" in name or "e8m0" in name else name.replace("_", ""): name
+           for name in runtime.ELEMENT_TYPES}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -186,7 +174,9 @@ def _run(session: Any, feeds: Mapping[str, Any]) -> list[Any]:
     wanted = {entry.name for entry in session.get_inputs()}
     wanted |= {entry.name for entry in session.get_overridable_initializers()}
     fed = {name: value for name, value in feeds.items() if name in wanted}
-    types = {entry.type for entry in (*session.get_inputs(), *session.get_outputs()) if entry.type.startswith("tensor(")}
+    types = {
+        entry.type for entry in (*session.get_inputs(), *session.get_outputs()) if entry.type.startswith("tensor(")
+    }
     try:
         if types <= _NATIVE:
             return list(session.run(names, fed))
@@ -197,8 +187,8 @@ def _run(session: Any, feeds: Mapping[str, Any]) -> list[Any]:
 
 
 def _to_numpy(value: Any) -> Any:
-    kind = value.data_type().removeprefix("tensor(").removesuffix(")")
-    name = _NAME_OF_ORT_TYPE.get(kind)
+    kind = value.data_type().removeprefix("tensor(").removesuffix(")").lower()
+    name = _DTYPES.get(kind.partition("x")[0])  # packed types are spelled Int4x2
     if name is None:
         return value.numpy()
     import ctypes
@@ -210,7 +200,7 @@ def _to_numpy(value: Any) -> Any:
         bits = 8 * raw.size // max(1, count)
         bits = 4 if bits >= 4 else 2
         lanes = raw[:, None] >> np.arange(0, 8, bits, dtype=np.uint8)
-        raw = (lanes & ((1 << bits) - 1)).reshape(-1)[:count]
+        raw = (lanes & np.uint8((1 << bits) - 1)).reshape(-1)[:count]
     return raw[: count * dtype.itemsize].view(dtype).reshape(shape)
 
 
