@@ -49,7 +49,7 @@ _RUNTIMES = (
 _OPTIONAL = ("torch",)
 
 _PROBE = """
-import json, sys
+import json
 import onnxruntime
 from graphopt.errors import EnvironmentProblem
 from graphopt.runtime import resolve_provider
@@ -60,7 +60,8 @@ for provider in onnxruntime.get_available_providers():
         found[provider] = "works" if resolve_provider(provider) == provider else "does not work"
     except EnvironmentProblem:
         found[provider] = "cannot start: its libraries or the device are missing"
-json.dump(found, sys.stdout)
+print()  # some releases of onnxruntime write to stdout themselves
+print(json.dumps(found))
 """
 
 
@@ -152,7 +153,7 @@ def _import_failure(module: str) -> str:
 
 def _providers() -> tuple[dict[str, str], str]:
     output, failure = _run(_PROBE)
-    return (json.loads(output) if output else {}), failure
+    return (json.loads(output.splitlines()[-1]) if output else {}), failure
 
 
 def _passes() -> tuple[int, dict[str, str]]:

@@ -66,7 +66,7 @@ def _list(shown: Sequence[Card]) -> RenderableType:
     table.add_column("safety")
     table.add_column("what it does", style="dim")
     for card in shown:
-        table.add_row(card.name, Text(card.safety, style=_STYLE[card.safety]), card.summary.rstrip("."))
+        table.add_row(card.name, Text(card.safety, style=_STYLE[card.safety]), _plain(card.summary).rstrip("."))
     presets = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     presets.add_column("preset")
     presets.add_column("passes", justify="right")
@@ -81,12 +81,17 @@ def _details(card: Card) -> RenderableType:
     from rich.text import Text
 
     parts: list[RenderableType] = [
-        Text.assemble((card.name, "bold"), "  ", (card.safety, _STYLE[card.safety]), "  ", (card.summary, "")),
+        Text.assemble((card.name, "bold"), "  ", (card.safety, _STYLE[card.safety]), "  ", _plain(card.summary)),
         Text(f"presets: {', '.join(card.presets) or 'none'}    {card.module}", style="dim"),
     ]
     for heading, text in card.sections.items():
-        parts += [Text(heading, style="bold"), Padding(Text(text.replace("``", "")), (0, 0, 0, 2))]
+        parts += [Text(heading, style="bold"), Padding(Text(_plain(text)), (0, 0, 0, 2))]
     if card.options:
         parts.append(Text("Options", style="bold"))
         parts += [Text(f"  {card.name}:{name}=  {kind}, by default {default}") for name, kind, default in card.options]
     return Group(*parts, "")
+
+
+def _plain(text: str) -> str:
+    """Docstring text as a terminal shows it."""
+    return text.replace("``", "")

@@ -108,7 +108,9 @@ def _sections(docstring: str) -> tuple[str, dict[str, str]]:
 
 def to_markdown(shown: Sequence[Card]) -> str:
     """The page of a pass library, ending in a newline."""
-    rows = [f"| [{card.name}](#{card.name}) | {card.safety} | {card.summary.rstrip('.')} |" for card in shown]
+    rows = [
+        f"| [{card.name}](#{card.name}) | {card.safety} | {_markdown(card.summary).rstrip('.')} |" for card in shown
+    ]
     table = ["## Catalogue", "", "| pass | safety | |", "|---|---|---|", *rows, ""]
     presets = ["| preset | passes |", "|---|---|"]
     for preset in dict.fromkeys(preset for card in shown for preset in card.presets):
@@ -119,7 +121,7 @@ def to_markdown(shown: Sequence[Card]) -> str:
 
 
 def _entry(card: Card) -> list[str]:
-    lines = [f"### {card.name}", "", card.summary, ""]
+    lines = [f"### {card.name}", "", _markdown(card.summary), ""]
     for heading, text in card.sections.items():
         separator = "\n\n" if "\n" in text else " "
         lines += [f"**{heading}**:{separator}{_markdown(text)}", ""]
