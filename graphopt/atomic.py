@@ -73,7 +73,7 @@ class Replacement:
         """Rename the file to its target and make that durable."""
         if sys.platform == "win32":
             self._close()
-        os.replace(self.path, self.target)
+        self.path.replace(self.target)
         sync_folder(self.target.parent)
 
     @property
@@ -87,8 +87,7 @@ class Replacement:
             return
         if sys.platform == "win32":
             self._close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
+        self.path.unlink(missing_ok=True)
         self._close()
 
     def _close(self) -> None:
@@ -174,7 +173,7 @@ def _remove_if_stale(path: Path, unfinished: Callable[[os.stat_result], None] | 
             if unfinished is None:
                 return
             unfinished(state)
-        os.unlink(path)
+        path.unlink()
     finally:
         os.close(descriptor)
 

@@ -80,7 +80,7 @@ class ExternalFiles:
         try:
             return map_file(descriptor)
         except (OSError, ValueError) as error:
-            raise ModelError(f"{str(path)!r}, with the data of tensor {tensor!r}, is no regular file: {error}") from None
+            raise ModelError(f"{str(path)!r}, with the data of tensor {tensor!r}, cannot be mapped: {error}") from None
         finally:
             os.close(descriptor)
 

@@ -7,6 +7,8 @@ A save puts the complete new model in place of the old one or leaves everything 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -25,6 +27,7 @@ __all__ = ["load", "save"]
 
 _MAP_FROM = 1 << 20  # bytes: smaller files are read, bigger ones stay mapped
 _PAGE = 4096
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ENOUGH_ROOM = "Free some room on the disk, or save somewhere else."
 
 
@@ -43,7 +46,7 @@ def load(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> ir.Model:
         return proto.from_bytes(source)
     if not isinstance(source, (str, os.PathLike)):
         return proto.from_proto(source)
-    path = Path(os.path.abspath(source))
+    path = Path(source).absolute()
     try:
         data = _read(path)
     except (OSError, ValueError) as error:
@@ -86,7 +89,7 @@ def save(
     """
     from graphopt import proto
 
-    target = Path(os.path.realpath(os.path.abspath(path)))
+    target = Path(path).resolve()
     try:
         mode = _check_target(target)
         wanted = external_data if external_data is not None else bool(model.meta.get("graphopt.external"))
@@ -103,14 +106,14 @@ def save(
         else:
             _save_alone(target, buffers or proto.to_buffers(model), mode)
     except (OSError, ValueError) as error:
-        hint = _NOT_ENOUGH_ROOM if isinstance(error, OSError) and error.errno in _no_room_errors() else ""
+        hint = _NOT_ENOUGH_ROOM if isinstance(error, OSError) and error.errno in _NO_ROOM else ""
         raise SaveError(f"cannot write {str(target)!r}: {_reason(error)}", hint=hint) from None
 
 
 def _read(path: Path) -> Buffer:
     from graphopt.external import map_file
 
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         state = os.fstat(file.fileno())
         if stat.S_ISREG(state.st_mode) and state.st_size >= _MAP_FROM:
             return map_file(file.fileno())
@@ -124,7 +127,7 @@ def _check_target(target: Path) -> int | None:
         SaveError: The target is something that must not be replaced.
     """
     try:
-        state = os.stat(target)
+        state = target.stat()
     except FileNotFoundError:
         if not target.parent.is_dir():
             raise SaveError(f"cannot write {str(target)!r}: there is no folder {str(target.parent)!r}") from None
@@ -154,9 +157,7 @@ def _save_alone(target: Path, buffers: list[Buffer], mode: int | None) -> None:
             _remove(replaced)
 
 
-def _save_with_data(
-    model: ir.Model, target: Path, tensors: dict[int, ir.TensorProtocol], mode: int | None
-) -> None:
+def _save_with_data(model: ir.Model, target: Path, tensors: dict[int, ir.TensorProtocol], mode: int | None) -> None:
     """Write the data under a name that nothing refers to, then the model that refers to it.
 
     Killed before the model is renamed, the data file still has its temporary name too, by which the next save
@@ -210,7 +211,8 @@ def _prepare(target: Path) -> list[Path]:
     from graphopt.atomic import remove_stale
 
     used = _locations(target)
-    own = [path for path in _data_files(target)]
+    own = _data_files(target)
+
     # A data file whose save was killed still has its temporary name as well.
     def forget(state: os.stat_result) -> None:
         _remove(path for path in own if path.name not in used and os.path.samestat(os.lstat(path), state))
@@ -221,7 +223,7 @@ def _prepare(target: Path) -> list[Path]:
 
 def _data_files(target: Path) -> list[Path]:
     """Data files beside the target that are named after it."""
-    names = os.listdir(target.parent)
+    names = [path.name for path in target.parent.iterdir()]
     prefix, suffix = f"{target.name}.", ".data"
     numbered = [n for n in names if n.startswith(prefix) and n.endswith(suffix) and n[len(prefix) : -5].isdigit()]
     return [target.with_name(name) for name in (*numbered, *({f"{target.name}.data"} & set(names)))]
@@ -248,7 +250,7 @@ def _link(temporary: Path, target: Path) -> Path:
             n += 1
         except OSError:  # a file system without hard links
             if not os.path.lexists(named):
-                os.rename(temporary, named)
+                temporary.rename(named)
                 return named
             n += 1
         else:
@@ -257,16 +259,8 @@ def _link(temporary: Path, target: Path) -> Path:
 
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
-        try:
-            os.unlink(path)
-        except OSError:  # a leftover is no reason to fail after the model is in place
-            continue
-
-
-def _no_room_errors() -> set[int]:
-    import errno
-
-    return {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        with contextlib.suppress(OSError):  # a leftover is no reason to fail once the model is in place
+            path.unlink()
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
 from graphopt.errors import ModelError
 from graphopt.proto import decode, wire
@@ -23,10 +23,12 @@ from graphopt.proto.encode import Place, encode_model
 from graphopt.proto.order import sort_model
 from graphopt.proto.tails import cut_tail
 from graphopt.proto.tensors import SparseTensor
-from graphopt.proto.wire import Buffer
+from graphopt.runtime import PLACEHOLDER
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from graphopt.proto.wire import Buffer
 
 __all__ = [
     "LIMIT",
@@ -44,7 +46,7 @@ __all__ = [
 
 LIMIT = (1 << 31) - 1  # bytes: the most that one protobuf message can be
 
-_SESSION_LOCATION = "graphopt-given-by-the-session"
+_SESSION_LOCATION = PLACEHOLDER  # a file that exists: ONNX Runtime wants to see one
 
 
 def from_proto(proto: onnx.ModelProto) -> ir.Model:
@@ -103,12 +105,11 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     Raises:
         ModelError: The model is bigger than a message can be (2 GB), or cannot be expressed in ONNX.
     """
-    return onnx.ModelProto.FromString(join(to_buffers(model)))
+    proto: onnx.ModelProto = onnx.ModelProto.FromString(join(to_buffers(model)))
+    return proto
 
 
-def to_session_bytes(
-    model: ir.Model, *, inline_below: int = 1 << 20
-) -> tuple[bytes, dict[str, npt.NDArray[Any]]]:
+def to_session_bytes(model: ir.Model, *, inline_below: int = 1 << 20) -> tuple[bytes, dict[str, npt.NDArray[Any]]]:
     """Serialize a model for ONNX Runtime without copying its big weights.
 
     Args:
@@ -117,7 +118,7 @@ def to_session_bytes(
 
     Returns:
         The serialized model, in which every other initializer of the main graph is marked external; and these
-        initializers by name, to be given to ``SessionOptions.add_external_initializers``.
+        initializers by name, to be given to ``runtime.open_session``.
 
     Raises:
         ModelError: The model cannot be expressed in ONNX, or needs more than 2 GB beside the big initializers.
@@ -240,7 +241,7 @@ def _discards_unknown_fields(proto: onnx.ModelProto, content: bytes) -> bool:
     proto.DiscardUnknownFields()
     size = proto.ByteSize()
     # No encoding is shorter than the one that protobuf writes: the same size means that nothing was discarded.
-    return size != len(content) and size != onnx.ModelProto.FromString(content).ByteSize()
+    return size != len(content) and bool(size != onnx.ModelProto.FromString(content).ByteSize())
 
 
 def _nowhere(proto: onnx.TensorProto) -> Buffer:

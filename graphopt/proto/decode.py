@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import onnx
 import onnx_ir as ir
@@ -19,7 +19,9 @@ from graphopt.errors import ModelError
 from graphopt.proto import objects
 from graphopt.proto.tensors import BIT_WIDTHS, LIKE_RAW, RAW_DATA, BufferTensor, SparseTensor, check_typed_data
 from graphopt.proto.typeinfo import TypeReader
-from graphopt.proto.wire import Buffer
+
+if TYPE_CHECKING:
+    from graphopt.proto.wire import Buffer
 
 __all__ = ["ExternalData", "Undefined", "decode_model"]
 
@@ -43,7 +45,11 @@ class Undefined(Exception):
 
 
 def decode_model(
-    proto: onnx.ModelProto, payloads: Mapping[str, tuple[int, Buffer]], external: ExternalData, *, has_unknown: bool = False
+    proto: onnx.ModelProto,
+    payloads: Mapping[str, tuple[int, Buffer]],
+    external: ExternalData,
+    *,
+    has_unknown: bool = False,
 ) -> ir.Model:
     """Build the model of a message.
 
@@ -227,7 +233,7 @@ class _Decoder:
         return value
 
     def _describe(self, value: ir.Value, info: onnx.ValueInfoProto) -> None:
-        self._assign_type(value, info.type)
+        self._assign_type(value, info)
         if info.doc_string:
             value.doc_string = info.doc_string
         if info.metadata_props:

@@ -16,10 +16,9 @@ import onnx
 import onnx_ir as ir
 
 from graphopt.errors import ModelError
-from graphopt.proto import wire
 from graphopt.proto.tails import Tail
 from graphopt.proto.tensors import RAW_DATA, BufferTensor, SparseTensor, byte_size, payload
-from graphopt.proto.typeinfo import TypeWriter
+from graphopt.proto.typeinfo import TypeWriter, encode_type
 from graphopt.proto.wire import Buffer, head, number, record, text, varint
 
 __all__ = ["Place", "encode_model"]
@@ -27,6 +26,7 @@ __all__ = ["Place", "encode_model"]
 _VALUE_INFO_IN_FUNCTIONS_IR = 10
 _MULTI_DEVICE_IR = 11
 _WORTH_KEEPING_APART = 1 << 12  # bytes: smaller data are copied
+_UNKNOWN = "graphopt.unknown"
 _QUANTIZATION = "quant_parameter_tensor_names"
 _Kind = ir.AttributeType
 _Parts = list[Buffer]
@@ -275,7 +275,8 @@ class _Encoder:
         if not name:
             raise ModelError("a graph input or output has no name")
         content = text(1, name)
-        if kind := self._types.encode(value):
+        kind = self._types.encode(value)
+        if kind is not None:
             content += record(2, kind)
         if value.doc_string:
             content += text(3, value.doc_string)
@@ -324,12 +325,7 @@ class _Encoder:
         ]
 
     def _type_proto(self, content: ir.TypeAndShape) -> bytes:
-        proto = onnx.TypeProto()
-        if content.type is not None:
-            ir.serde.serialize_type_into(proto, content.type)
-        if content.shape is not None:
-            ir.serde.serialize_shape_into(proto, content.shape)
-        return proto.SerializeToString()
+        return b"" if content.type is None else encode_type(content.type, content.shape)
 
 
 _RARE: dict[_Kind, Callable[[_Encoder, Any], _Parts]] = {
@@ -373,8 +369,7 @@ def _opsets(field: int, imports: Mapping[str, int]) -> list[bytes]:
 
 def _unknown(holder: Any) -> list[bytes]:
     """The fields that the installed onnx did not know when the object was read."""
-    unknown = holder.meta.get("graphopt.unknown")
-    return [unknown] if unknown else []
+    return [holder.meta[_UNKNOWN]] if _UNKNOWN in holder.meta else []
 
 
 def _annotate(value: ir.Value, annotations: list[bytes]) -> None:
@@ -386,7 +381,8 @@ def _annotate(value: ir.Value, annotations: list[bytes]) -> None:
 def _sparse(tensor: SparseTensor, name: str | None) -> bytes:
     # A message given twice is merged, and of a string field given twice the last one counts.
     renamed = record(1, text(8, name)) if name and name != tensor.proto.values.name else b""
-    return tensor.proto.SerializeToString() + renamed
+    encoded: bytes = tensor.proto.SerializeToString()
+    return encoded + renamed
 
 
 def _message(tensor: ir.serde.TensorProtoTensor, name: str | None) -> bytes:
@@ -397,5 +393,5 @@ def _message(tensor: ir.serde.TensorProtoTensor, name: str | None) -> bytes:
         del proto.metadata_props[:]
         for key, content in props.items():
             proto.metadata_props.add(key=key, value=content)
-    content: bytes = proto.SerializeToString()
-    return content + text(8, name) if name and name != proto.name else content
+    encoded: bytes = proto.SerializeToString()
+    return encoded + text(8, name) if name and name != proto.name else encoded

@@ -32,7 +32,7 @@ _LAYOUT = {
     _linked_list._LinkBox: "next owning_list prev value",
 }
 
-KNOWN_LAYOUT = all(" ".join(cls.__slots__) == slots for cls, slots in _LAYOUT.items())
+KNOWN_LAYOUT = all(" ".join(vars(cls)["__slots__"]) == slots for cls, slots in _LAYOUT.items())
 
 _new = object.__new__
 _tuple = tuple.__new__
@@ -99,16 +99,12 @@ def node(
     container._owner = made
     container.data = attributes
     made._attributes = container
-    index = 0
-    for used in inputs:
+    for index, used in enumerate(inputs):
         if used is not None:
             used._uses[_tuple(_core.Usage, (made, index))] = None
-        index += 1
-    index = 0
-    for output in outputs:
+    for index, output in enumerate(outputs):
         output._producer = made
         output._index = index
-        index += 1
     return made
 
 
@@ -137,4 +133,4 @@ def fill(graph: ir.Graph, nodes: list[ir.Node]) -> None:
 
 
 if not KNOWN_LAYOUT:
-    from graphopt.proto.constructors import attr, fill, node, shape, tensor_type, value  # noqa: F811
+    from graphopt.proto.constructors import attr, fill, node, shape, tensor_type, value

@@ -8,13 +8,18 @@ of the graph, so that no pass removes or renames them.
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import onnx
-import onnx_ir as ir
 
 from graphopt.errors import ModelError
 from graphopt.proto.typeinfo import has_map
-from graphopt.proto.wire import Buffer, record
+from graphopt.proto.wire import record
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from graphopt.proto.wire import Buffer
 
 __all__ = ["Tail", "cut_tail"]
 
@@ -98,7 +103,8 @@ def cut_tail(proto: onnx.ModelProto) -> Tail | None:
     if missing := sorted(maps - inner):
         raise ModelError(f"output {missing[0]!r} of the graph is a map that no node makes")
     outputs = tuple((info.name, info.SerializeToString() if info.name in inner else None) for info in graph.output)
-    tail = Tail(tuple(node.SerializeToString() for node in nodes), outputs, _feeds(graph, nodes, inner), frozenset(inner))
+    kept = tuple(node.SerializeToString() for node in nodes)
+    tail = Tail(kept, outputs, _feeds(graph, nodes, inner), frozenset(inner))
     _shorten(graph, tail)
     return tail
 
@@ -108,7 +114,9 @@ def _feeds(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], inner: set[str])
     feeds: dict[str, None] = {}
     for node in nodes:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            raise ModelError(f"node {node.name!r} ({node.op_type}) makes a map in a subgraph, which graphopt cannot hold")
+            raise ModelError(
+                f"node {node.name!r} ({node.op_type}) makes maps in a subgraph: graphopt cannot hold these"
+            )
         feeds.update(dict.fromkeys(name for name in node.input if name and name not in inner and name not in given))
     return tuple(feeds)
 
@@ -125,8 +133,8 @@ def _shorten(graph: onnx.GraphProto, tail: Tail) -> None:
     kept_infos = [info for info in graph.value_info if info.name not in tail.inner]
     for field, kept in ((graph.node, kept_nodes), (graph.output, kept_outputs), (graph.value_info, kept_infos)):
         copies = [type(item).FromString(item.SerializeToString()) for item in kept]
-        del field[:]  # type: ignore[attr-defined]
-        field.extend(copies)  # type: ignore[attr-defined]
+        del field[:]
+        field.extend(copies)
 
 
 def _score(name: str) -> onnx.ValueInfoProto:

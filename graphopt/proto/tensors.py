@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnx_ir as ir
 from onnx_ir import _core
 
 from graphopt.errors import ModelError
-from graphopt.proto.wire import Buffer
+
+if TYPE_CHECKING:
+    import onnx
+
+    from graphopt.proto.wire import Buffer
 
 __all__ = [
     "BIT_WIDTHS",
@@ -95,12 +98,12 @@ class BufferTensor(_core.TensorBase):
         return self._raw
 
     @property
-    def dtype(self) -> ir.DataType:
+    def dtype(self) -> ir.DataType:  # type: ignore[override]
         """The element type."""
         return self._dtype
 
     @property
-    def shape(self) -> ir.Shape:
+    def shape(self) -> ir.Shape:  # type: ignore[override]
         """The frozen shape."""
         return self._shape
 
@@ -164,12 +167,12 @@ class SparseTensor(_core.TensorBase):
         return self.proto
 
     @property
-    def dtype(self) -> ir.DataType:
+    def dtype(self) -> ir.DataType:  # type: ignore[override]
         """The element type."""
         return ir.DataType(self.proto.values.data_type)
 
     @property
-    def shape(self) -> ir.Shape:
+    def shape(self) -> ir.Shape:  # type: ignore[override]
         """The shape of the dense tensor."""
         return self._shape
 
@@ -220,5 +223,5 @@ def payload(tensor: ir.TensorProtocol) -> Buffer:
     if isinstance(tensor, ir.Tensor) and tensor.dtype.bitwidth >= 8:
         array = tensor.numpy()
         if array.nbytes > 4096 and array.flags.c_contiguous and array.dtype.byteorder in "=<|":
-            return memoryview(array.reshape(-1).view(np.uint8))
+            return array.reshape(-1).view(np.uint8).data
     return tensor.tobytes()

@@ -7,9 +7,7 @@ import onnx_ir as ir
 
 from graphopt.proto import objects, wire
 
-__all__ = ["TypeReader", "TypeWriter", "has_map"]
-
-_UNKNOWN_DIM = ir.SymbolicDim(None)
+__all__ = ["TypeReader", "TypeWriter", "encode_type", "has_map"]
 
 
 class TypeReader:
@@ -26,22 +24,22 @@ class TypeReader:
             known = self._dims[dims] = objects.shape(dims)
         return known
 
-    def assign(self, value: ir.Value, proto: onnx.TypeProto) -> None:
+    def assign(self, value: ir.Value, info: onnx.ValueInfoProto) -> None:
         """Set type and shape of a value; what onnx_ir has no class for rides along in ``value.meta``.
 
         Raises:
             onnx_ir.serde.SerdeError: The type is malformed.
         """
+        proto = info.type
         key = proto.SerializeToString()
         known = self._seen.get(key)
         if known is not None:
             value._type = objects.tensor_type(known[0])
             value._shape = known[1]
             return
-        if not key:
-            return
         if not _is_held(proto):
-            value.meta["graphopt.type"] = key
+            if info.HasField("type"):
+                value.meta["graphopt.type"] = key
             return
         value.type = ir.serde.deserialize_type_proto_for_type(proto)
         value.shape = ir.serde.deserialize_type_proto_for_shape(proto)
@@ -55,13 +53,13 @@ class TypeWriter:
     def __init__(self) -> None:
         self._seen: dict[tuple[int, int], bytes] = {}
 
-    def encode(self, value: ir.Value) -> bytes:
-        """The TypeProto of a value; empty when nothing is known."""
+    def encode(self, value: ir.Value) -> bytes | None:
+        """The TypeProto of a value; None when nothing is known."""
         kind = value._type
         if kind is None:
             return _carried(value)
         if type(kind) is not ir.TensorType or kind.denotation:
-            return _encode_rare(kind, value._shape)
+            return encode_type(kind, value._shape)
         key = (int(kind._dtype), id(value._shape))
         known = self._seen.get(key)
         if known is None:
@@ -91,19 +89,18 @@ def _is_held(proto: onnx.TypeProto) -> bool:
         proto = getattr(proto, field).elem_type
 
 
-def _carried(value: ir.Value) -> bytes:
-    if value._metadata is None:
-        return b""
-    carried: bytes = value._metadata.get("graphopt.type", b"")
-    return carried
+def _carried(value: ir.Value) -> bytes | None:
+    return None if value._metadata is None else value._metadata.get("graphopt.type")
 
 
-def _encode_rare(kind: ir.TypeProtocol, shape: ir.Shape | None) -> bytes:
+def encode_type(kind: ir.TypeProtocol, shape: ir.Shape | None) -> bytes:
+    """The TypeProto of any type that onnx_ir holds."""
     proto = onnx.TypeProto()
     ir.serde.serialize_type_into(proto, kind)
     if shape is not None:
         ir.serde.serialize_shape_into(proto, shape)
-    return proto.SerializeToString()
+    encoded: bytes = proto.SerializeToString()
+    return encoded
 
 
 def _encode_tensor_type(dtype: ir.DataType, shape: ir.Shape | None) -> bytes:
