@@ -305,20 +305,7 @@ def _source(model: Path | ir.Model) -> Message:
     import numpy as np
 
     from graphopt import proto
+    from graphopt.verify import mapped
 
     data, arrays = proto.to_session_bytes(model)
-    return {
-        "bytes": np.frombuffer(data, np.uint8),
-        "arrays": {name: _by_reference(model, name, array) for name, array in arrays.items()},
-    }
-
-
-def _by_reference(model: ir.Model, name: str, array: Any) -> Any:
-    import onnx_ir as ir
-
-    from graphopt.verify.protocol import FileSlice
-
-    tensor = model.graph.initializers[name].const_value
-    if not isinstance(tensor, ir.ExternalTensor) or tensor.dtype.bitwidth < 8:
-        return array
-    return FileSlice(str(tensor.path), tensor.offset or 0, array.dtype.name, array.shape)
+    return {"bytes": np.frombuffer(data, np.uint8), "arrays": mapped.by_reference(arrays)}

@@ -43,12 +43,13 @@ class Uses:
 KEEP: Final[Mapping[str, frozenset[int]]] = {
     name: frozenset(positions)
     for name, positions in {
-        "Cast": [0], "CastLike": [0], "Identity": [0], "Reshape": [0], "Squeeze": [0], "Unsqueeze": [0], "Flatten": [0],
-        "Transpose": [0], "Slice": [0], "Split": [0], "Expand": [0], "Tile": [0], "Gather": [0],
-        "GatherElements": [0], "GatherND": [0], "Concat": range(1000), "Where": [1, 2], "Pad": [0], "Dropout": [0], "Clip": [0], "Max": range(99),
-        "Min": range(99), "Abs": [0], "Add": [0, 1], "Sub": [0], "Round": [0], "Floor": [0], "Ceil": [0],
-        "ScatterElements": [0, 2], "ScatterND": [0, 2], "Unique": [0], "ReduceMax": [0], "ReduceMin": [0], "Trilu": [0],
-        "SequenceConstruct": range(99), "OptionalGetElement": [0], "ReverseSequence": [0], "Compress": [0],
+        "Cast": [0], "CastLike": [0], "Identity": [0], "Reshape": [0], "Squeeze": [0], "Unsqueeze": [0],
+        "Flatten": [0], "Transpose": [0], "Slice": [0], "Split": [0], "Expand": [0], "Tile": [0], "Gather": [0],
+        "GatherElements": [0], "GatherND": [0], "Concat": range(1000), "Where": [1, 2], "Pad": [0], "Dropout": [0],
+        "Clip": [0], "Max": range(99), "Min": range(99), "Abs": [0], "Add": [0, 1], "Sub": [0], "Round": [0],
+        "Floor": [0], "Ceil": [0], "ScatterElements": [0, 2], "ScatterND": [0, 2], "Unique": [0], "ReduceMax": [0],
+        "ReduceMin": [0], "Trilu": [0], "SequenceConstruct": range(99), "OptionalGetElement": [0],
+        "ReverseSequence": [0], "Compress": [0],
     }.items()
 }  # fmt: skip
 """Operators (and which inputs) whose output values are their input's, some of them, or shifted ones."""
@@ -85,13 +86,14 @@ KINDS: Final[Mapping[tuple[str, int], str]] = {
     ("Upsample", 1): "scales", ("Range", 0): "zeros", ("Range", 1): "sizes", ("Range", 2): "ones",
     ("Slice", 1): "zeros", ("Slice", 2): "ends", ("Slice", 3): "axes", ("Slice", 4): "ones", ("Pad", 1): "ones",
     ("Pad", 3): "axes", ("Squeeze", 1): "axes", ("Unsqueeze", 1): "axes", ("CumSum", 1): "zeros",
-    ("CumProd", 1): "zeros", ("DFT", 1): "sizes", ("DFT", 2): "ones", ("CenterCropPad", 1): "sizes", ("Trilu", 1): "zeros",
-    ("SequenceAt", 1): "zeros", ("SequenceErase", 1): "zeros", ("SequenceInsert", 2): "zeros", ("EyeLike", 1): "zeros",
-    ("Div", 1): "divisor", ("Mod", 1): "divisor", ("BitShift", 1): "shift", ("Dropout", 1): "unit",
-    ("NonMaxSuppression", 2): "trips", ("NonMaxSuppression", 3): "unit", ("NonMaxSuppression", 4): "unit",
-    ("HannWindow", 0): "sizes", ("HammingWindow", 0): "sizes", ("BlackmanWindow", 0): "sizes", ("STFT", 1): "trips",
-    ("STFT", 3): "sizes", ("AffineGrid", 1): "sizes", ("Clip", 1): "zeros", ("Col2Im", 1): "sizes", ("Col2Im", 2): "ones",
-    ("QuantizeLinear", 1): "unit", ("DequantizeLinear", 1): "unit", ("BatchNormalization", 4): "unit",
+    ("CumProd", 1): "zeros", ("DFT", 1): "sizes", ("DFT", 2): "ones", ("CenterCropPad", 1): "sizes",
+    ("Trilu", 1): "zeros", ("SequenceAt", 1): "zeros", ("SequenceErase", 1): "zeros", ("SequenceInsert", 2): "zeros",
+    ("EyeLike", 1): "zeros", ("Div", 1): "divisor", ("Mod", 1): "divisor", ("BitShift", 1): "shift",
+    ("Dropout", 1): "unit", ("NonMaxSuppression", 2): "trips", ("NonMaxSuppression", 3): "unit",
+    ("NonMaxSuppression", 4): "unit", ("HannWindow", 0): "sizes", ("HammingWindow", 0): "sizes",
+    ("BlackmanWindow", 0): "sizes", ("STFT", 1): "trips", ("STFT", 3): "sizes", ("AffineGrid", 1): "sizes",
+    ("Clip", 1): "zeros", ("Col2Im", 1): "sizes", ("Col2Im", 2): "ones", ("QuantizeLinear", 1): "unit",
+    ("DequantizeLinear", 1): "unit", ("BatchNormalization", 4): "unit",
 } | {
     (f"Reduce{name}", 1): "axes"
     for name in ("Max", "Min", "Mean", "Sum", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare")
