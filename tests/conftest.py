@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 pytest.register_assert_rewrite("harness")
+pytest_plugins = ["figures"]
 
 ROOT = Path(__file__).parents[1]
 
