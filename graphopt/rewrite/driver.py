@@ -93,34 +93,37 @@ class Driver:
         if match.forward is not None:
             stand_ins = match.forward
             new_nodes: list[ir.Node] = []
-            for old, new in zip(root.outputs, stand_ins, strict=True):
-                if new is not None and not edit.can_stand_in(old, new):
-                    self._context.note(rule.name, Miss("it computes a graph output that cannot be renamed away", root))
-                    return False
+            if any(new is not None and not edit.can_stand_in(old, new) for old, new in _pairs(root, stand_ins)):
+                self._context.note(rule.name, Miss("it computes a graph output that cannot be renamed away", root))
+                return False
         else:
-            assert match.build is not None
-            builder = Builder(self._context, root)
-            stand_ins = [
-                builder.op("Identity", [new]) if new is not None and _must_wrap(old, new, builder) else new
-                for old, new in zip(root.outputs, match.build(builder), strict=True)
-            ]
-            new_nodes = builder.nodes
+            stand_ins, new_nodes = self._build(match)
         self._place(root, new_nodes, stand_ins)
         dirty = self._redirect(root, stand_ins)
         _, weakened = edit.erase_if_dead([root])
         dirty += new_nodes
-        dirty += weakened
-        for node in new_nodes:
-            dirty += node.predecessors()
+        for node in [*weakened, *(before for new in new_nodes for before in new.predecessors())]:
+            dirty.append(node)
+            # What is down to one reader may now match there.
+            dirty += [use.node for value in node.outputs if len(value._uses) == 1 for use in value.uses()]
         self.touched.update(dict.fromkeys(dirty))
         self.enqueue(dirty)
         return True
+
+    def _build(self, match: Match) -> tuple[list[ir.Value | None], list[ir.Node]]:
+        assert match.build is not None
+        builder = Builder(self._context, match.root)
+        stand_ins = [
+            builder.op("Identity", [new]) if new is not None and _must_wrap(old, new, builder) else new
+            for old, new in _pairs(match.root, match.build(builder))
+        ]
+        return stand_ins, builder.nodes
 
     def _place(self, root: ir.Node, new_nodes: Sequence[ir.Node], stand_ins: Sequence[ir.Value | None]) -> None:
         """Inserts the new nodes before ``root``; what replaces an output of it inherits the output's name."""
         if not new_nodes:
             return
-        for old, new in zip(root.outputs, stand_ins, strict=True):
+        for old, new in _pairs(root, stand_ins):
             if new is not None and new.producer() in new_nodes and not old.is_graph_output():
                 new.name, old.name = old.name, None
         for node in new_nodes:
@@ -136,7 +139,7 @@ class Driver:
     def _redirect(self, root: ir.Node, stand_ins: Sequence[ir.Value | None]) -> list[ir.Node]:
         shapes = self._context.shapes_or_none
         readers: list[ir.Node] = []
-        for old, new in zip(root.outputs, stand_ins, strict=True):
+        for old, new in _pairs(root, stand_ins):
             if new is None:
                 continue
             if new.producer() is not None:
@@ -156,6 +159,10 @@ class Driver:
             edge = [reader for node in edge for reader in node.successors() if reader not in found]
             found.update(dict.fromkeys(edge))
         return list(found)
+
+
+def _pairs(root: ir.Node, stand_ins: Sequence[ir.Value | None]) -> Iterable[tuple[ir.Value, ir.Value | None]]:
+    return zip(root.outputs, stand_ins, strict=True)
 
 
 def _must_wrap(old: ir.Value, new: ir.Value, builder: Builder) -> bool:
