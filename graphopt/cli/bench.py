@@ -35,6 +35,6 @@ def command(models: tuple[Path, ...], *, as_json: bool, quiet: bool, verbose: bo
     """
     terminal = Terminal(as_json=as_json, quiet=quiet, verbose=verbose)
     with terminal.progress("bench") as progress:
-        table = graphopt.bench(models, progress=options.percentage(progress), **settings)
+        table = graphopt.bench(models, progress=progress, **settings)
     terminal.show(table)
     terminal.result(table.to_dict())

@@ -6,6 +6,7 @@ Nothing heavy is imported here: a command's module loads when the command runs, 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -37,6 +38,8 @@ Exit codes:  0 done           3 bad model         6 unproven
 Completion:  eval "$(_GRAPHOPT_COMPLETE=bash_source graphopt)"   in ~/.bashrc
              likewise with zsh_source or fish_source
 """
+
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EIO}
 
 
 class _LazyGroup(click.Group):
@@ -132,6 +135,11 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _give_up_stdout()
         return ExitCode.OK
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        _give_up_stdout()
+        return _complain(f"cannot write the result to standard output: {error.strerror}", "", ExitCode.SAVE)
     except MemoryError:
         return _complain("out of memory", "", ExitCode.LIMIT)
     return result if isinstance(result, int) else ExitCode.OK

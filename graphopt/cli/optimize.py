@@ -99,7 +99,7 @@ def command(
                 provider=provider,
                 seed=seed,
                 custom_ops=settings["custom_ops"],
-                progress=options.percentage(progress),
+                progress=progress,
             )
         terminal.show("")
         terminal.show(table)

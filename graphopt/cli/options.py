@@ -20,7 +20,6 @@ __all__ = [
     "check_output",
     "names",
     "one_output",
-    "percentage",
     "reporting",
     "running",
     "verification",
@@ -108,11 +107,6 @@ def verification(command: Command) -> Command:
 def names(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> list[str]:
     """Callback of options that are repeatable or comma-separated."""
     return spec.split(value)
-
-
-def percentage(progress: Callable[[str], None]) -> Callable[[str, float], None]:
-    """A progress function that takes a fraction too, on top of one that takes a text."""
-    return lambda what, done: progress(f"{what}  {done:.0%}")
 
 
 def check_output(path: Path) -> None:

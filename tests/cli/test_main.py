@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -160,6 +161,30 @@ def test_reader_that_leaves_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stdout == "0\n"
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_full_disk_behind_stdout() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "graphopt", "passes", "--json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 4
+    assert done.stderr.startswith("error: cannot write the result to standard output")
+
+
+def test_interrupt_ends_quietly(root: Path) -> None:
+    model = root / "models" / "basic_pitch.onnx"
+    command = [sys.executable, "-m", "graphopt", "bench", str(model), "--min-time", "60", "-v"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stderr is not None
+    lines = iter(running.stderr.readline, "")
+    assert any("timing" in line for line in lines)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Traceback" not in err
+    assert err.endswith("interrupted\n")
+    assert out == ""
 
 
 def test_no_color_where_nobody_wants_it() -> None:
