@@ -16,6 +16,7 @@ from graphopt.interop.kinds import Source
 from graphopt.pipeline import registry, runner
 from graphopt.pipeline.base import Context, Pass, Safety, Target
 from graphopt.pipeline.report import DroppedPass, PassCount, Report, Summary
+from graphopt.proto import signatures
 from graphopt.verify import structure
 from graphopt.verify.bisect import first_bad
 
@@ -175,6 +176,7 @@ class _Job:
     def _attempt(self, passes: Sequence[Pass]) -> tuple[ir.Model, Report]:
         with self._timed("load"):
             model = self._origin.read()
+            signatures.check(model)
         before = Summary.of(model)
         with self._timed("passes"):
             runner.drop_initializer_inputs(model)
