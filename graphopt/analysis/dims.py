@@ -92,7 +92,7 @@ class Sym:
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
         self.terms = terms
         self._hash = hash(terms)
-        self._low: int | None | str = "unset"
+        self._low: int | str | None = "unset"
 
     def __hash__(self) -> int:
         return self._hash
@@ -322,10 +322,8 @@ def _extremum(kind: str, a: Dim, b: Dim) -> Dim:
     lows = [lower_bound(arg) for arg in args]
     known = [low for low in lows if low is not None]
     if kind == "max":
-        bound = max(known, default=None)
-    else:
-        bound = min(known) if len(known) == len(lows) else None
-    return _atom(kind, args, bound)
+        return _atom(kind, args, max(known, default=None))
+    return _atom(kind, args, min(known) if len(known) == len(lows) else None)
 
 
 def broadcast(a: Dim, b: Dim) -> Dim:
@@ -341,9 +339,9 @@ def broadcast(a: Dim, b: Dim) -> Dim:
     # min(a, 512) against a: they can only be compatible when equal (or both 1)
     for this, other in ((a, b), (b, a)):
         atom = _sole_atom(this)
-        if atom is not None and atom.kind == "min" and other in atom.args:
-            if all(arg == other or (isinstance(arg, int) and arg > 1) for arg in atom.args):
-                return other
+        caps = atom.args if atom is not None and atom.kind == "min" and other in atom.args else ()
+        if caps and all(arg == other or (isinstance(arg, int) and arg > 1) for arg in caps):
+            return other
     args = _flatten("broadcast", a, b)
     lows = [lower_bound(arg) for arg in args]
     known = [low for low in lows if low is not None]
@@ -459,16 +457,12 @@ def _depth(dim: Dim) -> int:
 def _lower_bound(dim: Sym) -> int | None:
     total = 0
     for monomial, factor in dim.terms:
-        if not monomial:
-            total += factor
-            continue
-        low = 1
-        for atom in monomial:
-            if atom.low is None or atom.low < 0:
-                if len(monomial) > 1 or atom.low is None:
-                    return None
-            low *= atom.low
-        if factor < 0:
+        lows = [atom.low for atom in monomial]
+        if lows and factor < 0:
             return None
-        total += factor * low
+        for low in lows:
+            if low is None or (low < 0 and len(lows) > 1):
+                return None
+            factor *= low
+        total += factor
     return total

@@ -1,7 +1,8 @@
 """Contents of small integer tensors, followed through the arithmetic that exporters do on shapes.
 
-A rule gets the node (``call.output`` says which output) and the output's length, 1 for a scalar, and returns the contents,
-flat, or None. An element nothing is known about is None until the engine names it with a symbol. Booleans are 0 and 1.
+A rule gets the node (``call.output`` says which output) and the output's length, 1 for a scalar, and returns the
+contents, flat, or None. An element nothing is known about is None until the engine names it with a symbol. Booleans
+are 0 and 1.
 
 Integers are exact here while the runtime's wrap around; the engine drops literal results that do not fit their type,
 and symbols stand for extents, whose products do fit in any model that runs.
@@ -85,7 +86,7 @@ def _divide(a: Dim, b: Dim) -> Dim | None:
 
 
 def _modulo(call: Call, length: int) -> Elements | None:
-    truncating = call.int("fmod", 0) == 1
+    truncating = call.integer("fmod", 0) == 1
 
     def one(a: Dim, b: Dim) -> Dim | None:
         if isinstance(a, int) and isinstance(b, int):
@@ -145,7 +146,7 @@ def _where(call: Call, length: int) -> Elements | None:
 
 
 def _shape(call: Call, length: int) -> Elements | None:
-    return call.shape(0)[call.int("start", 0) : call.attr("end")]
+    return call.shape(0)[call.integer("start", 0) : call.attr("end")]
 
 
 def _size(call: Call, length: int) -> Elements | None:
@@ -211,9 +212,11 @@ def _slice(call: Call, length: int) -> Elements | None:
     count = len(data)
     if step > 0:
         return data[slice(start, end, step)]
-    # ONNX counts a negative end from the back; only what still lies before the front means "through element 0"
-    first = min(start + count if start < 0 else start, count - 1)
-    last = max(end + count if end < 0 else end, -1)
+    if end >= 2**31 - 1 or not count:
+        return None if count else ()  # backwards, runtimes disagree on what the far end means
+    # a start before the front moves to the first element, an end there to just before it
+    first = max(0, min(start + count if start < 0 else start, count - 1))
+    last = max(-1, min(end + count if end < 0 else end, count - 1))
     return [data[place] for place in range(first, last, step)]
 
 
@@ -234,14 +237,14 @@ def _reduce(function: Callable[[Sequence[Dim]], Dim]) -> DataRule:
         data = call.data(0)
         if data is None or not call.shape(0):
             return data
-        reduced = length == 1 and not (call.int("noop_with_empty_axes", 0) and not _has_axes(call))
+        reduced = length == 1 and not (call.integer("noop_with_empty_axes", 0) and not _has_axes(call))
         return [function(data)] if reduced and data else None
 
     return rule
 
 
 def _has_axes(call: Call) -> bool:
-    return bool(call.ints("axes")) or (call.has(1) and call.maybe_shape(1) != (0,))
+    return bool(call.integers("axes")) or (call.has(1) and call.maybe_shape(1) != (0,))
 
 
 def _highest(items: Sequence[Dim]) -> Dim:
@@ -294,13 +297,13 @@ def _expand(call: Call, length: int) -> Elements | None:
 
 def _cumulative_sum(call: Call, length: int) -> Elements | None:
     data = call.data(0)
-    if data is None or call.int("exclusive", 0) or call.int("reverse", 0):
+    if data is None or call.integer("exclusive", 0) or call.integer("reverse", 0):
         return None
     return [_total(data[: place + 1]) for place in range(len(data))]
 
 
 RULES: dict[str, DataRule] = {
-    **{name: _through for name in ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose")},
+    **dict.fromkeys(("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"), _through),
     "Abs": _abs,
     "Add": _pairwise(_add),
     "And": _pairwise(_and),

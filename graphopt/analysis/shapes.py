@@ -4,8 +4,9 @@ One rule per operator (``shape_rules``) and one for the contents of small intege
 node gives; ONNX's C++ inference answers for standard operators without a rule. Declared types count for graph inputs,
 for values nothing else is known of, and never against a computed shape.
 
-Assumptions, all of them about models that run: axes an operator needs equal are equal, a Reshape target with symbols
-holds no extent 0 (which would copy an input axis instead), and named dims of graph inputs with one name are equal.
+Assumptions, all of them about models that run: axes an operator needs equal are equal, named dims of graph inputs with
+one name are equal, a Reshape target with symbols holds no extent 0 (which would copy an input axis instead), and the
+windows of convolutions and poolings fit into symbolic extents.
 """
 
 from __future__ import annotations
@@ -140,17 +141,21 @@ class Shapes:
         dtype = None if value.type is None else value.type.dtype
         if value.shape is None:
             return dtype, None
-        scope = self._scopes.setdefault(graph, len(self._scopes)) if (graph := value.graph) is not None else -1
+        graph = value.graph
+        # names given to outputs are often copied from the inputs, whatever the model does in between
+        scope = None
+        if graph is not None and not (value.is_graph_output() and value.producer() is not None):
+            scope = self._scopes.setdefault(graph, len(self._scopes))
         return dtype, tuple([self._declared_dim(dim, scope) for dim in value.shape.dims])
 
-    def _declared_dim(self, dim: int | ir.SymbolicDim, scope: int) -> Dim:
+    def _declared_dim(self, dim: int | ir.SymbolicDim, scope: int | None) -> Dim:
         if isinstance(dim, int):
             return dim if dim >= 0 else self._fresh()
         name = dim.value
-        if name is None or name in _ANONYMOUS:
+        if name is None or name in _ANONYMOUS or scope is None:
             return self._fresh()
         # a name means one number in the main graph; in a body or a function it may mean another
-        key = name if scope == 0 else f"\2{scope}:{name}"
+        key = f"\2{scope}:{name}" if scope else name
         known = self._symbols.get(key)
         if known is None:
             known = self._symbols[key] = symbol(key, label=name)
@@ -159,19 +164,20 @@ class Shapes:
     def _infer(self, node: ir.Node) -> None:
         """Compute the outputs of a node whose dependencies are known."""
         self._call.node = node
-        op_type, domain = node.op_type, node.domain
+        domain = node.domain
+        operator = f"{domain}::{node.op_type}" if domain else node.op_type
         facts: Sequence[Fact] = ()
         if self._functions and node.op_identifier() in self._functions:
             pass  # only what is declared
-        elif domain == "" and op_type in RULES:
-            self._apply(node, *RULES[op_type])
+        elif operator in RULES:
+            self._apply(node, *RULES[operator])
             return
-        elif op_type == "Constant" and domain == "":
+        elif operator == "Constant":
             tensor = tensor_of_constant_node(node)
             facts = [] if tensor is None else [_of_tensor(tensor)]
-        elif op_type in CONTROL_RULES and domain == "":
+        elif operator in CONTROL_RULES:
             with contextlib.suppress(*_MALFORMED):
-                facts = CONTROL_RULES[op_type](self._call)
+                facts = CONTROL_RULES[operator](self._call)
         elif domain in _STANDARD:
             facts = self._by_schema(node)
         for index, output in enumerate(node.outputs):
@@ -211,7 +217,7 @@ class Shapes:
     def _contents(self, node: ir.Node, dtype: ir.DataType, shape: Shape) -> tuple[Dim, ...] | None:
         """The contents of an integer scalar or vector, as far as they can be followed."""
         length = shape[0] if shape else 1
-        rule = DATA_RULES.get(node.op_type)
+        rule = None if node.domain else DATA_RULES.get(node.op_type)
         if not isinstance(length, int) or length > MAX_ELEMENTS:
             return None
         elements: Sequence[Dim | None] | None = None
@@ -244,7 +250,7 @@ class Shapes:
 
     def _by_schema(self, node: ir.Node) -> Sequence[Fact]:
         """Facts by ONNX's own inference function."""
-        from graphopt.proto_schemas import infer_node  # onnx takes 0.15 s to import
+        from graphopt.proto.schemas import infer_node  # onnx takes 0.15 s to import
 
         if bodies(node):
             return ()
@@ -308,10 +314,14 @@ def _pick(items: list[_T | None], index: int) -> _T | None:
 
 def _of_tensor(tensor: ir.TensorProtocol) -> Fact:
     dtype = tensor.dtype
-    shape = cast(Shape, tensor.shape.dims)  # always plain integers
+    shape = cast("tuple[int, ...]", tensor.shape.dims)  # always plain integers
     if dtype not in TRACKED or len(shape) > 1 or (shape and shape[0] > MAX_ELEMENTS):
         return dtype, shape, None
-    return dtype, shape, tuple([int(item) for item in tensor.numpy().reshape(-1).tolist()])
+    try:
+        contents = tensor.numpy()
+    except ValueError:  # fewer bytes than the shape asks for
+        return dtype, shape, None
+    return dtype, shape, tuple([int(item) for item in contents.reshape(-1).tolist()])
 
 
 def _named(dim: Dim, names: dict[str, Sym]) -> int | str:

@@ -1,9 +1,16 @@
-"""The shape and type rule of every ONNX operator that has one here, as one table."""
+"""The type and shape rule of every operator that has one here, as one table.
+
+The key is the operator's name, with ``domain::`` before it outside ONNX's default domain.
+"""
 
 from __future__ import annotations
 
-from graphopt.analysis.shape_rules import elementwise, generators, linear, movement, spatial
-from graphopt.analysis.shape_rules.call import ShapeRule, TypeRule
+from typing import TYPE_CHECKING
+
+from graphopt.analysis.shape_rules import elementwise, generators, linear, movement, other_domains, spatial
+
+if TYPE_CHECKING:
+    from graphopt.analysis.shape_rules.call import ShapeRule, TypeRule
 
 __all__ = ["RULES"]
 
@@ -13,4 +20,5 @@ RULES: dict[str, tuple[TypeRule, ShapeRule]] = {
     **spatial.RULES,
     **linear.RULES,
     **generators.RULES,
+    **other_domains.RULES,
 }

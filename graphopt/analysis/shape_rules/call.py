@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
-
-import numpy.typing as npt
-import onnx_ir as ir
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from graphopt.analysis import constants
 from graphopt.analysis.dims import Dim, Sym
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import onnx_ir as ir
 
 __all__ = ["UNKNOWN", "Call", "Fact", "Shape", "ShapeRule", "TypeRule", "Undetermined", "normalized"]
 
@@ -110,12 +111,12 @@ class Call:
             raise Undetermined
         return attribute.value
 
-    def int(self, name: str, default: int) -> int:
+    def integer(self, name: str, default: int) -> int:
         """An integer attribute."""
         value = self.attr(name)
         return default if value is None else int(value)
 
-    def ints(self, name: str) -> tuple[int, ...] | None:
+    def integers(self, name: str) -> tuple[int, ...] | None:
         """An integer-list attribute."""
         value = self.attr(name)
         return None if value is None else tuple(value)

@@ -8,11 +8,14 @@ the initial value knows no symbol of the body. A stacked output keeps plain inte
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from graphopt.analysis.dims import Dim
 from graphopt.analysis.shape_rules.call import UNKNOWN, Call, Fact, Shape, Undetermined
+
+if TYPE_CHECKING:
+    from graphopt.analysis.dims import Dim
 
 __all__ = ["RULES", "bodies"]
 
@@ -21,7 +24,9 @@ _GRAPH = ir.AttributeType.GRAPH
 
 def bodies(node: ir.Node) -> list[ir.Graph]:
     """The graphs in the node's attributes."""
-    return [attribute.value for attribute in node.attributes.data.values() if attribute.type == _GRAPH and attribute.value]
+    return [
+        attribute.value for attribute in node.attributes.data.values() if attribute.type == _GRAPH and attribute.value
+    ]
 
 
 def join(call: Call, a: Fact, b: Fact) -> Fact:
@@ -78,7 +83,7 @@ def _at(values: Sequence[int] | None, index: int) -> int:
 
 def _scan(call: Call) -> list[Fact]:
     body = call.attr("body")
-    count = call.int("num_scan_inputs", 0)
+    count = call.integer("num_scan_inputs", 0)
     if not isinstance(body, ir.Graph) or call.opset < 9:  # Scan-8 has a batch axis of its own
         raise Undetermined
     results = [call.fact(value) for value in body.outputs]
@@ -87,8 +92,8 @@ def _scan(call: Call) -> list[Fact]:
     length: Dim | None = None
     scanned = call.maybe_shape(carried) if count else None
     if scanned is not None:
-        length = scanned[_at(call.ints("scan_input_axes"), 0)]
-    axes = call.ints("scan_output_axes")
+        length = scanned[_at(call.integers("scan_input_axes"), 0)]
+    axes = call.integers("scan_output_axes")
     for index, fact in enumerate(results[carried:]):
         facts.append(_stacked(call, fact, call.fresh() if length is None else length, _at(axes, index)))
     return facts

@@ -110,9 +110,9 @@ def _bit_cast(call: Call) -> Shape:
 
 _UNARY = (
     "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh CumProd CumSum Elu Erf Exp Floor Gelu "
-    "HardSigmoid HardSwish Hardmax Identity LRN LeakyRelu Log LogSoftmax LpNormalization MeanVarianceNormalization Mish "
-    "Neg Not PRelu Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan "
-    "Tanh ThresholdedRelu Trilu ReverseSequence Scatter ScatterElements ScatterND TensorScatter RotaryEmbedding "
+    "HardSigmoid HardSwish Hardmax Identity LRN LeakyRelu Log LogSoftmax LpNormalization MeanVarianceNormalization "
+    "Mish Neg Not PRelu Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish "
+    "Tan Tanh ThresholdedRelu Trilu ReverseSequence Scatter ScatterElements ScatterND TensorScatter RotaryEmbedding "
     "InstanceNormalization GroupNormalization RMSNormalization"
 )
 _ARITHMETIC = "Add Sub Mul Div Mod Pow BitShift BitwiseAnd BitwiseOr BitwiseXor"

@@ -16,7 +16,7 @@ _FLOAT, _INT64, _BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
 
 def _shape_of(call: Call) -> Shape:
-    return (len(call.shape(0)[call.int("start", 0) : call.attr("end")]),)
+    return (len(call.shape(0)[call.integer("start", 0) : call.attr("end")]),)
 
 
 def _scalar(call: Call) -> Shape:
@@ -67,7 +67,7 @@ def _non_zero(call: Call) -> Shape:
 
 def _one_hot(call: Call) -> Shape:
     indices, depth = call.shape(0), call.data(1)
-    axis = normalized(call.int("axis", -1), len(indices) + 1)
+    axis = normalized(call.integer("axis", -1), len(indices) + 1)
     extent = call.fresh() if depth is None else depth[0]
     return (*indices[:axis], extent, *indices[axis:])
 
@@ -79,7 +79,7 @@ def _unique(call: Call) -> list[Shape | None]:
         every: Dim = call.fresh() if source is None else product(source)
         return [(count,), (count,), (every,), (count,)]
     shape = call.shape(0)
-    axis = normalized(call.int("axis", 0), len(shape))
+    axis = normalized(call.integer("axis", 0), len(shape))
     return [(*shape[:axis], count, *shape[axis + 1 :]), (count,), (shape[axis],), (count,)]
 
 
@@ -88,14 +88,14 @@ def _unique_type(call: Call) -> list[ir.DataType | None]:
 
 
 def _from_shape_attribute(call: Call) -> Shape:
-    shape = call.ints("shape")
+    shape = call.integers("shape")
     if shape is None:
         raise Undetermined
     return shape
 
 
 def _multinomial(call: Call) -> Shape:
-    return call.shape(0)[0], call.int("sample_size", 1)
+    return call.shape(0)[0], call.integer("sample_size", 1)
 
 
 def _signal_window(call: Call) -> Shape:

@@ -34,8 +34,8 @@ def _gemm(call: Call) -> Shape:
     a, b = call.shape(0), call.shape(1)
     if len(a) != 2 or len(b) != 2:
         raise Undetermined
-    rows = a[1] if call.int("transA", 0) else a[0]
-    return rows, b[0] if call.int("transB", 0) else b[1]
+    rows = a[1] if call.integer("transA", 0) else a[0]
+    return rows, b[0] if call.integer("transB", 0) else b[1]
 
 
 def _einsum(call: Call) -> Shape:
@@ -64,15 +64,15 @@ def _einsum(call: Call) -> Shape:
 
 def _reduce(call: Call) -> Shape:
     shape = call.shape(0)
-    keep = call.int("keepdims", 1) == 1
-    axes = call.ints("axes")
+    keep = call.integer("keepdims", 1) == 1
+    axes = call.integers("axes")
     if axes is None and call.has(1) and call.maybe_shape(1) != (0,):
         data = call.data(1)
         if data is None or not all(isinstance(axis, int) for axis in data):
             return _reduced_somewhere(call, shape, keep)
         axes = call.static(1)
     if not axes:
-        if call.int("noop_with_empty_axes", 0):
+        if call.integer("noop_with_empty_axes", 0):
             return shape
         axes = tuple(range(len(shape)))
     return _without(shape, {normalized(axis, len(shape)) for axis in axes}, keep)
@@ -96,13 +96,13 @@ def _without(shape: Shape, axes: set[int], keep: bool) -> Shape:
 
 def _arg_extremum(call: Call) -> Shape:
     shape = call.shape(0)
-    axis = normalized(call.int("axis", 0), len(shape))
-    return _without(shape, {axis}, call.int("keepdims", 1) == 1)
+    axis = normalized(call.integer("axis", 0), len(shape))
+    return _without(shape, {axis}, call.integer("keepdims", 1) == 1)
 
 
 def _top_k(call: Call) -> list[Shape | None]:
     shape = call.shape(0)
-    axis = normalized(call.int("axis", -1), len(shape))
+    axis = normalized(call.integer("axis", -1), len(shape))
     k: Dim | None = call.attr("k")
     if k is None:
         data = call.data(1)
@@ -126,13 +126,13 @@ def _batch_normalization_type(call: Call) -> list[ir.DataType | None]:
 
 def _layer_normalization(call: Call) -> list[Shape | None]:
     shape = call.shape(0)
-    axis = normalized(call.int("axis", -1), len(shape))
+    axis = normalized(call.integer("axis", -1), len(shape))
     statistics = (*shape[:axis], *[1] * (len(shape) - axis))
     return [shape, statistics, statistics]
 
 
 def _layer_normalization_type(call: Call) -> list[ir.DataType | None]:
-    statistics = ir.DataType(call.int("stash_type", int(_FLOAT)))
+    statistics = ir.DataType(call.integer("stash_type", int(_FLOAT)))
     return [call.dtype(0), statistics, statistics]
 
 
@@ -144,7 +144,7 @@ def _recurrent(call: Call) -> list[Shape | None]:
     hidden: Dim | None = call.attr("hidden_size")
     if hidden is None:
         hidden = call.shape(2)[-1]
-    if call.int("layout", 0):
+    if call.integer("layout", 0):
         state: Shape = (x[0], directions, hidden)
         return [(x[0], x[1], directions, hidden), state, state]
     state = (directions, x[1], hidden)
@@ -159,7 +159,7 @@ def _attention(call: Call) -> list[Shape | None]:
         new = key[2]
         output: Shape = (batch, heads, length, value_size)
     elif len(query) == 3 and len(key) == 3 and len(value) == 3:
-        heads, shared = call.int("q_num_heads", 0), call.int("kv_num_heads", 0)
+        heads, shared = call.integer("q_num_heads", 0), call.integer("kv_num_heads", 0)
         if not heads or not shared:
             raise Undetermined
         batch, length, new = query[0], query[1], key[1]
@@ -179,12 +179,12 @@ def _attention(call: Call) -> list[Shape | None]:
 def _quantized_type(call: Call) -> ir.DataType | None:
     if call.has(2):
         return call.dtype(2)
-    wanted = call.int("output_dtype", 0)
+    wanted = call.integer("output_dtype", 0)
     return ir.DataType(wanted) if wanted else _UINT8
 
 
 def _dequantized_type(call: Call) -> ir.DataType | None:
-    wanted = call.int("output_dtype", 0)
+    wanted = call.integer("output_dtype", 0)
     return ir.DataType(wanted) if wanted else call.dtype(1)
 
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from graphopt.analysis.dims import Dim, ceildiv, exact_div, floordiv, lower_bound, maximum, minimum, product, upper_bound
+from graphopt.analysis.dims import (
+    Dim,
+    ceildiv,
+    exact_div,
+    floordiv,
+    lower_bound,
+    maximum,
+    minimum,
+    product,
+    upper_bound,
+)
 from graphopt.analysis.shape_rules.call import Call, Shape, ShapeRule, TypeRule, Undetermined, normalized
 from graphopt.analysis.shape_rules.elementwise import broadcast_shapes, same
 
@@ -13,7 +23,7 @@ _FAR = 2**31 - 1  # exporters write this, or the 64-bit maximum, for "to the end
 
 def axes_of(call: Call, index: int, rank: int) -> tuple[int, ...] | None:
     """Axes from the ``axes`` attribute or the input ``index``, counted from the front; None when neither is given."""
-    axes = call.ints("axes")
+    axes = call.integers("axes")
     if axes is None:
         if not call.has(index):
             return None
@@ -22,7 +32,7 @@ def axes_of(call: Call, index: int, rank: int) -> tuple[int, ...] | None:
 
 
 def _reshape(call: Call) -> Shape:
-    target: tuple[Dim, ...] | None = call.ints("shape")  # opset 1
+    target: tuple[Dim, ...] | None = call.integers("shape")  # opset 1
     if target is None:
         target = call.data(1)
     source = call.maybe_shape(0)
@@ -31,7 +41,7 @@ def _reshape(call: Call) -> Shape:
         if not isinstance(rank, int):
             raise Undetermined
         return tuple([call.fresh() for _ in range(rank)])
-    keep_zero = call.int("allowzero", 0) == 1
+    keep_zero = call.integer("allowzero", 0) == 1
     dims: list[Dim] = []
     inferred: int | None = None
     for axis, dim in enumerate(target):
@@ -75,14 +85,14 @@ def _inferred(call: Call, source: Shape | None, others: list[Dim]) -> Dim:
 
 def _flatten(call: Call) -> Shape:
     shape = call.shape(0)
-    axis = call.int("axis", 1)
+    axis = call.integer("axis", 1)
     axis += len(shape) if axis < 0 else 0
     return product(shape[:axis]), product(shape[axis:])
 
 
 def _transpose(call: Call) -> Shape:
     shape = call.shape(0)
-    perm = call.ints("perm")
+    perm = call.integers("perm")
     if perm is None:
         return shape[::-1]
     if sorted(perm) != list(range(len(shape))):
@@ -103,7 +113,7 @@ def _squeeze(call: Call) -> Shape:
 
 def _unsqueeze(call: Call) -> Shape:
     shape = call.shape(0)
-    given = call.ints("axes")
+    given = call.integers("axes")
     axes = call.static(1) if given is None else given
     rank = len(shape) + len(axes)
     places = {normalized(axis, rank) for axis in axes}
@@ -117,7 +127,7 @@ def _concat(call: Call) -> Shape:
     if not known:
         raise Undetermined
     rank = len(known[0])
-    axis = normalized(call.int("axis", 1), rank)
+    axis = normalized(call.integer("axis", 1), rank)
     # the other axes agree, so whichever is known best serves for all
     dims = list(known[0])
     for shape in known[1:]:
@@ -136,7 +146,7 @@ def _concat(call: Call) -> Shape:
 
 def _split(call: Call) -> list[Shape | None]:
     shape = call.shape(0)
-    axis = normalized(call.int("axis", 0), len(shape))
+    axis = normalized(call.integer("axis", 0), len(shape))
     extents = split_extents(call, shape[axis])
     return [(*shape[:axis], extent, *shape[axis + 1 :]) for extent in extents]
 
@@ -144,7 +154,7 @@ def _split(call: Call) -> list[Shape | None]:
 def split_extents(call: Call, extent: Dim) -> tuple[Dim, ...]:
     """How a Split node divides an axis of ``extent`` among its outputs."""
     count = len(call.node.outputs)
-    sizes: tuple[Dim, ...] | None = call.ints("split")
+    sizes: tuple[Dim, ...] | None = call.integers("split")
     if sizes is None and call.has(1):
         sizes = call.data(1)
         if sizes is None:
@@ -161,9 +171,9 @@ def slice_params(call: Call, rank: int) -> list[tuple[int, Dim | None, Dim | Non
     """``(axis, start, end, step)`` for each sliced axis of a Slice node; None for what is unknown."""
     count: Dim
     if call.node.attributes.data.get("starts") is not None:
-        starts: tuple[Dim | None, ...] = call.ints("starts") or ()
-        ends: tuple[Dim | None, ...] = call.ints("ends") or ()
-        axes = call.ints("axes")
+        starts: tuple[Dim | None, ...] = call.integers("starts") or ()
+        ends: tuple[Dim | None, ...] = call.integers("ends") or ()
+        axes = call.integers("axes")
         steps: tuple[Dim | None, ...] = (1,) * len(starts)
     else:
         given = call.data(1), call.data(2), call.data(4)
@@ -186,8 +196,12 @@ def slice_extent(extent: Dim, start: Dim | None, end: Dim | None, step: Dim | No
     """How many elements ``start:end:step`` takes of ``extent``, by the rules of ONNX Slice; None when unknown."""
     if start is None or end is None or not isinstance(step, int) or step == 0:
         return None
-    first = _position(extent, start, step)
-    last = _position(extent, end, step)
+    if isinstance(start, int) and isinstance(end, int) and (start < 0) == (end < 0) and (end - start) * step <= 0:
+        # clamping keeps their order, except that a backward start before the front moves to it
+        forward_or_inside = step > 0 or 0 <= end < _FAR
+        if forward_or_inside:
+            return 0
+    first, last = _first(extent, start, step), _last(extent, end, step)
     if first is None or last is None:
         return None
     if step > 0:
@@ -195,15 +209,40 @@ def slice_extent(extent: Dim, start: Dim | None, end: Dim | None, step: Dim | No
     return maximum(0, ceildiv(first - last, -step))
 
 
-def _position(extent: Dim, bound: Dim, step: int) -> Dim | None:
-    """A slice bound counted from the front and clamped: to 0..extent forwards, to -1..extent-1 backwards."""
+def _first(extent: Dim, start: Dim, step: int) -> Dim | None:
+    """The start counted from the front and clamped: to 0..extent forwards, to 0..extent-1 backwards."""
+    ceiling = extent if step > 0 else extent - 1
+    if _is_far(start):
+        return ceiling
+    place = _from_front(extent, start)
+    if place is None or (step < 0 and start == -1):
+        return None if place is None else ceiling
+    return minimum(maximum(place, 0), ceiling)
+
+
+def _last(extent: Dim, end: Dim, step: int) -> Dim | None:
+    """The end counted from the front and clamped: to 0..extent forwards, to -1..extent-1 backwards."""
+    if _is_far(end):
+        return extent if step > 0 else None  # backwards, runtimes disagree on what the far end means
+    place = _from_front(extent, end)
+    if place is None:
+        return None
+    return minimum(maximum(place, 0), extent) if step > 0 else minimum(maximum(place, -1), extent - 1)
+
+
+def _is_far(bound: Dim) -> bool:
+    low = lower_bound(bound)
+    return low is not None and low >= _FAR
+
+
+def _from_front(extent: Dim, bound: Dim) -> Dim | None:
+    """A bound that may count from the back; None when its sign is not known."""
     low, high = lower_bound(bound), upper_bound(bound)
-    floor, ceiling = (0, extent) if step > 0 else (-1, extent - 1)
     if low is not None and low >= 0:
-        return ceiling if low >= _FAR else minimum(bound, ceiling)
+        return bound
     if high is None or high >= 0:
         return None
-    return floor if high <= -_FAR else maximum(bound + extent, floor)
+    return -1 if high <= -_FAR else bound + extent
 
 
 def _slice(call: Call) -> Shape:
@@ -220,7 +259,7 @@ def _slice(call: Call) -> Shape:
 
 def _gather(call: Call) -> Shape:
     shape, picks = call.shape(0), call.shape(1)
-    axis = normalized(call.int("axis", 0), len(shape))
+    axis = normalized(call.integer("axis", 0), len(shape))
     return shape[:axis] + picks + shape[axis + 1 :]
 
 
@@ -229,7 +268,7 @@ def _gather_nd(call: Call) -> Shape:
     depth = picks[-1]
     if not isinstance(depth, int):
         raise Undetermined
-    return picks[:-1] + shape[call.int("batch_dims", 0) + depth :]
+    return picks[:-1] + shape[call.integer("batch_dims", 0) + depth :]
 
 
 def _expand(call: Call) -> Shape:
@@ -252,7 +291,7 @@ def _tile(call: Call) -> Shape:
 
 def _pad(call: Call) -> Shape:
     shape = call.shape(0)
-    pads: tuple[Dim, ...] | None = call.ints("pads") or call.ints("paddings")
+    pads: tuple[Dim, ...] | None = call.integers("pads") or call.integers("paddings")
     if pads is None:
         pads = call.data(1) if call.has(1) else None
     if pads is None or len(pads) % 2:
@@ -266,13 +305,13 @@ def _pad(call: Call) -> Shape:
 
 def _depth_to_space(call: Call) -> Shape:
     batch, channels, height, width = call.shape(0)
-    block = call.int("blocksize", 1)
+    block = call.integer("blocksize", 1)
     return batch, floordiv(channels, block * block), height * block, width * block
 
 
 def _space_to_depth(call: Call) -> Shape:
     batch, channels, height, width = call.shape(0)
-    block = call.int("blocksize", 1)
+    block = call.integer("blocksize", 1)
     return batch, channels * (block * block), floordiv(height, block), floordiv(width, block)
 
 
@@ -280,7 +319,7 @@ def _compress(call: Call) -> Shape:
     if call.attr("axis") is None:
         return (call.fresh(),)
     shape = call.shape(0)
-    axis = normalized(call.int("axis", 0), len(shape))
+    axis = normalized(call.integer("axis", 0), len(shape))
     return (*shape[:axis], call.fresh(), *shape[axis + 1 :])
 
 

@@ -24,10 +24,13 @@ def _window(
         # with a dilated pooling window ONNX Runtime pads for the undilated one
         return ceildiv(extent, stride)
     head, tail = (0, 0) if auto_pad == "VALID" else pads
+    room = extent + head + tail - reach
+    if isinstance(room, int) and room < 0:
+        return call.fresh()  # the window does not fit: runtimes refuse, or round towards zero
     if not ceil:
-        return floordiv(extent + head + tail - reach, stride) + 1
+        return floordiv(room, stride) + 1
     # a window that would start in the tail padding is dropped (onnx/onnx#5741)
-    return minimum(ceildiv(extent + head + tail - reach, stride) + 1, floordiv(extent + head - 1, stride) + 1)
+    return minimum(ceildiv(room, stride) + 1, floordiv(extent + head - 1, stride) + 1)
 
 
 def convolved(call: Call, extents: Shape, kernel: Shape, *, ceil: bool = False) -> Shape:
@@ -35,9 +38,9 @@ def convolved(call: Call, extents: Shape, kernel: Shape, *, ceil: bool = False) 
     rank = len(extents)
     if len(kernel) != rank:
         raise Undetermined
-    strides = call.ints("strides") or (1,) * rank
-    dilations = call.ints("dilations") or (1,) * rank
-    pads = call.ints("pads") or (0,) * (2 * rank)
+    strides = call.integers("strides") or (1,) * rank
+    dilations = call.integers("dilations") or (1,) * rank
+    pads = call.integers("pads") or (0,) * (2 * rank)
     auto_pad = call.text("auto_pad", "NOTSET")
     return tuple(
         [
@@ -48,7 +51,7 @@ def convolved(call: Call, extents: Shape, kernel: Shape, *, ceil: bool = False) 
 
 
 def _kernel(call: Call, weight: Shape) -> Shape:
-    return call.ints("kernel_shape") or weight[2:]
+    return call.integers("kernel_shape") or weight[2:]
 
 
 def _conv_of(data: int, weight: int) -> ShapeRule:
@@ -67,15 +70,15 @@ def _deform_conv(call: Call) -> Shape:
 def _conv_transpose(call: Call) -> Shape:
     x, w = call.shape(0), call.shape(1)
     rank = len(x) - 2
-    channels = w[1] * call.int("group", 1)
-    wanted = call.ints("output_shape")
+    channels = w[1] * call.integer("group", 1)
+    wanted = call.integers("output_shape")
     if wanted is not None:
         return (x[0], channels, *wanted[-rank:])
     kernel = _kernel(call, w)
-    strides = call.ints("strides") or (1,) * rank
-    dilations = call.ints("dilations") or (1,) * rank
-    extra = call.ints("output_padding") or (0,) * rank
-    pads = call.ints("pads") or (0,) * (2 * rank)
+    strides = call.integers("strides") or (1,) * rank
+    dilations = call.integers("dilations") or (1,) * rank
+    extra = call.integers("output_padding") or (0,) * rank
+    pads = call.integers("pads") or (0,) * (2 * rank)
     auto_pad = call.text("auto_pad", "NOTSET")
     dims: list[Dim] = [x[0], channels]
     for i in range(rank):
@@ -91,14 +94,14 @@ def _conv_transpose(call: Call) -> Shape:
 
 def _pool(call: Call) -> list[Shape | None]:
     x = call.shape(0)
-    kernel = call.ints("kernel_shape")
+    kernel = call.integers("kernel_shape")
     if kernel is None:
         raise Undetermined
-    dilated = any(dilation != 1 for dilation in call.ints("dilations") or ())
+    dilated = any(dilation != 1 for dilation in call.integers("dilations") or ())
     if dilated and call.text("auto_pad", "NOTSET").startswith("SAME"):
         shape = (*x[:2], *[call.fresh() for _ in x[2:]])
     else:
-        shape = (*x[:2], *convolved(call, x[2:], kernel, ceil=call.int("ceil_mode", 0) == 1))
+        shape = (*x[:2], *convolved(call, x[2:], kernel, ceil=call.integer("ceil_mode", 0) == 1))
     return [shape] * len(call.node.outputs)
 
 
@@ -137,7 +140,7 @@ def _rescaled(call: Call, dims: Shape, axes: Sequence[int], scales: Sequence[flo
 def _resize(call: Call) -> Shape:
     x = call.shape(0)
     scales_at = 1 if len(call.node.inputs) == 2 else 2  # opset 10 has no region of interest
-    axes = call.ints("axes")
+    axes = call.integers("axes")
     axes = tuple(range(len(x))) if axes is None else tuple([axis % len(x) for axis in axes])
     sizes = call.data(3)
     if call.has(3) and call.maybe_shape(3) != (0,):
@@ -179,12 +182,12 @@ def _affine_grid(call: Call) -> Shape:
 
 def _roi_align(call: Call) -> Shape:
     x, rois = call.shape(0), call.shape(1)
-    return rois[0], x[1], call.int("output_height", 1), call.int("output_width", 1)
+    return rois[0], x[1], call.integer("output_height", 1), call.integer("output_width", 1)
 
 
 def _max_roi_pool(call: Call) -> Shape:
     x, rois = call.shape(0), call.shape(1)
-    return (rois[0], x[1], *(call.ints("pooled_shape") or ()))
+    return (rois[0], x[1], *(call.integers("pooled_shape") or ()))
 
 
 def _boxes(call: Call) -> Shape:
