@@ -39,11 +39,8 @@ class ExternalFiles:
         self._folders = tuple(dict.fromkeys(folders))
         self._roots = tuple(Path(os.path.realpath(folder)) for folder in self._folders)
         self._maps: dict[str, memoryview] = {}
-
-    @property
-    def used(self) -> bool:
-        """Whether any tensor was found in another file."""
-        return bool(self._maps)
+        self.files: dict[str, int] = {}
+        """The data files that tensors were found in, and their sizes."""
 
     def __call__(self, proto: onnx.TensorProto) -> memoryview:
         """The bytes of an external tensor.
@@ -78,6 +75,7 @@ class ExternalFiles:
                 hint="A model with external data needs its data files in the same folder.",
             ) from None
         try:
+            self.files[str(path)] = os.fstat(descriptor).st_size
             return map_file(descriptor)
         except (OSError, ValueError) as error:
             raise ModelError(f"{str(path)!r}, with the data of tensor {tensor!r}, cannot be mapped: {error}") from None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from graphopt.proto.wire import Buffer
 
-__all__ = ["load", "save"]
+__all__ = ["check_target", "load", "save"]
 
 _MAP_FROM = 1 << 20  # bytes: smaller files are read, bigger ones stay mapped
 _PAGE = 4096
@@ -34,7 +34,8 @@ _NOT_ENOUGH_ROOM = "Free some room on the disk, or save somewhere else."
 def load(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> ir.Model:
     """Read a model from a path, from the bytes of a file, or from a protobuf message (which stays untouched).
 
-    A model read from a path has that path, made absolute, in ``model.meta["graphopt.path"]``.
+    A model read from a path has that path, made absolute, in ``model.meta["graphopt.path"]``; one with external data
+    has its data files and their sizes in ``model.meta["graphopt.external"]``.
 
     Raises:
         ModelError: There is no such file, it is no ONNX model, its external data are missing or lead outside of its
@@ -59,8 +60,8 @@ def load(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> ir.Model:
     except ModelError as error:
         raise ModelError(f"{path}: {error.message}", hint=error.hint) from error.__cause__
     model.meta["graphopt.path"] = str(path)
-    if external.used:
-        model.meta["graphopt.external"] = True
+    if external.files:
+        model.meta["graphopt.external"] = external.files
     return model
 
 
@@ -91,7 +92,7 @@ def save(
 
     target = Path(path).resolve()
     try:
-        mode = _check_target(target)
+        mode = check_target(target)
         wanted = external_data if external_data is not None else bool(model.meta.get("graphopt.external"))
         buffers = [] if wanted else proto.to_buffers(model)
         size = sum(map(len, buffers))
@@ -120,25 +121,31 @@ def _read(path: Path) -> Buffer:
         return file.read()
 
 
-def _check_target(target: Path) -> int | None:
-    """The permission bits to keep, if a file is replaced.
+def check_target(target: Path) -> int | None:
+    """Fail early, before the work is done, where :func:`save` would fail.
+
+    Returns:
+        The permission bits to keep, if a file is replaced.
 
     Raises:
-        SaveError: The target is something that must not be replaced.
+        SaveError: The target is something that must not be replaced, or its folder is missing or read-only.
     """
-    try:
-        state = target.stat()
-    except FileNotFoundError:
-        if not target.parent.is_dir():
-            raise SaveError(f"cannot write {str(target)!r}: there is no folder {str(target.parent)!r}") from None
-        return None
-    if stat.S_ISDIR(state.st_mode):
+    target = target.resolve()
+    if not target.parent.is_dir():
+        raise SaveError(f"cannot write {str(target)!r}: there is no folder {str(target.parent)!r}")
+    if target.is_dir():
         raise SaveError(f"cannot write {str(target)!r}: it is a folder", hint="Name a file in it.")
-    if not stat.S_ISREG(state.st_mode):
+    if not os.access(target.parent, os.W_OK):
+        raise SaveError(f"cannot write {str(target)!r}: the folder is read-only")
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
         raise SaveError(f"cannot write {str(target)!r}: it is no regular file")
     if not os.access(target, os.W_OK):
         raise SaveError(f"cannot write {str(target)!r}: it is read-only")
-    return stat.S_IMODE(state.st_mode)
+    return stat.S_IMODE(mode)
 
 
 def _save_alone(target: Path, buffers: list[Buffer], mode: int | None) -> None:
