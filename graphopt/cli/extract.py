@@ -51,7 +51,6 @@ def command(
     from graphopt.pipeline.report import Summary
 
     target = options.one_output(output, output_option)
-    options.check_output(target)
     terminal = Terminal(as_json=as_json, quiet=quiet, verbose=verbose)
     with terminal.progress("extract"):
         whole = graphopt.load(model)

@@ -69,7 +69,6 @@ def command(
     OUTPUT may be MODEL itself.
     """
     target = options.one_output(output, output_option)
-    options.check_output(target)
     terminal = Terminal(as_json=as_json, quiet=quiet, verbose=verbose)
     size_before = model.stat().st_size if model.is_file() else 0
     with terminal.progress("load") as progress:

@@ -17,7 +17,6 @@ __all__ = [
     "OUTPUT",
     "SHAPE",
     "Shapes",
-    "check_output",
     "names",
     "one_output",
     "reporting",
@@ -109,34 +108,19 @@ def names(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> l
     return spec.split(value)
 
 
-def check_output(path: Path) -> None:
-    """Fails before the work is done rather than after it, when ``path`` cannot be written.
-
-    Raises:
-        SaveError: Its folder is missing or read-only, or it is not a plain file.
-    """
-    import os
-
-    from graphopt.errors import SaveError
-
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise SaveError(f"cannot write {path}: there is no folder {folder}", hint="Create it first.")
-    if path.exists() and not path.is_file():
-        raise SaveError(f"cannot write {path}: it is not a plain file")
-    if not os.access(folder, os.W_OK):
-        raise SaveError(f"cannot write {path}: the folder {folder} is not writable")
-
-
 def one_output(given: Path | None, option: Path | None) -> Path:
-    """The output path, named as an argument or with ``-o``.
+    """The output path, named as an argument or with ``-o``; checked now, so that no work is lost to a mistyped folder.
 
     Raises:
         UsageError: Neither, or both.
+        SaveError: It cannot be written.
     """
+    from graphopt.io import check_target
+
     if (given is None) == (option is None):
         problem = "the output is named twice" if given else "no output is named"
         raise UsageError(problem, hint="Write 'in.onnx out.onnx', or 'in.onnx -o out.onnx'.")
     path = given or option
     assert path is not None
+    check_target(path)
     return path

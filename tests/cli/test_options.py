@@ -73,27 +73,27 @@ def test_lists_are_repeatable_and_comma_separated() -> None:
     assert values("--passes", "a,b:max=1", "--passes", " c ")["passes"] == ["a", "b:max=1", "c"]
 
 
-def test_one_output() -> None:
-    assert options.one_output(Path("a"), None) == Path("a")
-    assert options.one_output(None, Path("b")) == Path("b")
+def test_one_output(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert options.one_output(a, None) == a
+    assert options.one_output(None, b) == b
     with pytest.raises(UsageError, match="no output"):
         options.one_output(None, None)
     with pytest.raises(UsageError, match="twice"):
-        options.one_output(Path("a"), Path("b"))
+        options.one_output(a, b)
 
 
-def test_check_output(tmp_path: Path) -> None:
-    options.check_output(tmp_path / "new.onnx")
+def test_output_is_checked_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(SaveError, match="no folder"):
-        options.check_output(tmp_path / "missing" / "new.onnx")
-    with pytest.raises(SaveError, match="not a plain file"):
-        options.check_output(tmp_path)
-    with pytest.raises(SaveError, match="not a plain file"):
-        options.check_output(Path(os.devnull))
+        options.one_output(tmp_path / "missing" / "new.onnx", None)
+    with pytest.raises(SaveError, match="folder"):
+        options.one_output(tmp_path, None)
+    with pytest.raises(SaveError, match="no regular file"):
+        options.one_output(Path(os.devnull), None)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-def test_check_output_read_only(tmp_path: Path) -> None:
+def test_read_only_folder(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(SaveError, match="not writable"):
-        options.check_output(tmp_path / "new.onnx")
+    with pytest.raises(SaveError, match="read-only"):
+        options.one_output(tmp_path / "new.onnx", None)
