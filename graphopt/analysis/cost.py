@@ -17,7 +17,7 @@ from graphopt import walk
 from graphopt.analysis import dims
 from graphopt.analysis.constness import constant_values
 from graphopt.analysis.cost_rules import GATHERS, RULES, VIEWS, Operands, Unknown, Work
-from graphopt.analysis.parameters import attribute_parameters, is_parameter_dtype, parameters, tensor_bytes
+from graphopt.analysis.parameters import attribute_parameters, is_parameter_dtype, tensor_bytes
 from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from graphopt.analysis.shapes import Shapes
 
-__all__ = ["Costs", "NodeCost", "costs", "parameters"]
+__all__ = ["Costs", "NodeCost", "costs"]
 
 InputShapes = Mapping[str, Sequence[int]]
 
@@ -268,7 +268,7 @@ class _Meter:
         if node.op_type == "Loop" and not node.domain and node.inputs[0] is not None:
             known = self._shapes.data(node.inputs[0])
             if known is not None and len(known) == 1:
-                trips = dims.evaluate(known[0], self.bindings)
+                trips = dims.evaluate(known[0], self.bindings.given)
                 return self._assume(node) if trips is None else max(0, trips)
         return self._assume(node)
 

@@ -333,8 +333,10 @@ _ML: Final[tuple[tuple[Rule, str], ...]] = (
     (_per_input(3), "Normalizer"),
     (
         _nothing,
-        "ArrayFeatureExtractor CastMap CategoryMapper DictVectorizer FeatureVectorizer LabelEncoder OneHotEncoder "
-        "ZipMap",
+        (
+            "ArrayFeatureExtractor CastMap CategoryMapper DictVectorizer FeatureVectorizer LabelEncoder OneHotEncoder "
+            "ZipMap"
+        ),
     ),
 )
 _MICROSOFT: Final[tuple[tuple[Rule, str], ...]] = (

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from graphopt import walk
 from graphopt.analysis import constants
+from graphopt.proto.tensors import BufferTensor
 
-__all__ = ["attribute_parameters", "is_parameter_dtype", "parameters", "tensor_bytes"]
+__all__ = ["attribute_parameters", "external_files", "identity", "is_parameter_dtype", "parameters", "tensor_bytes"]
 
 _INDEX_DTYPES = frozenset(
     {
@@ -42,6 +45,17 @@ def is_parameter_dtype(dtype: ir.DataType | None) -> bool:
     return dtype not in _INDEX_DTYPES
 
 
+def external_files(model: ir.Model) -> dict[str, int]:
+    """The data files beside the model file, and their sizes in bytes."""
+    files: dict[str, int] = dict(model.meta.get("graphopt.external") or {})
+    for scope in walk.scopes(model):
+        for value in scope.graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                path = Path(value.const_value.path)
+                files[str(path)] = path.stat().st_size if path.exists() else 0
+    return files
+
+
 def tensor_bytes(shape: Sequence[int], dtype: ir.DataType | None) -> int:
     """The bytes of a packed tensor; strings and unknown types count as nothing."""
     if dtype in (None, ir.DataType.UNDEFINED, ir.DataType.STRING):
@@ -63,10 +77,20 @@ def _sizes(model: ir.Model) -> Iterator[int]:
         for tensor in stored:
             if tensor is None or not is_parameter_dtype(tensor.dtype):
                 continue
-            key = (tensor.path, tensor.offset, tensor.length) if isinstance(tensor, ir.ExternalTensor) else id(tensor)
+            key = identity(tensor)
             if key not in seen:
                 seen.add(key)
                 yield tensor.size
+
+
+def identity(tensor: ir.TensorProtocol) -> object:
+    """What two tensors share when they are the same bytes of the same file."""
+    if isinstance(tensor, ir.ExternalTensor):
+        return tensor.path, tensor.offset, tensor.length
+    raw = tensor.raw if isinstance(tensor, BufferTensor) else None
+    if isinstance(raw, memoryview) and raw.nbytes:
+        return np.frombuffer(raw, np.uint8).ctypes.data, raw.nbytes
+    return id(tensor)
 
 
 def attribute_parameters(node: ir.Node) -> Iterator[int]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from graphopt import io, walk
+from graphopt import io
+from graphopt.analysis.parameters import external_files
 from graphopt.errors import UsageError
 from graphopt.verify.dims import is_expression
 from graphopt.verify.feeds import Feeds, Plan
@@ -112,12 +113,7 @@ def labels(paths: Sequence[Path]) -> list[str]:
 
 def file_bytes(path: Path, model: ir.Model) -> int:
     """The size of the model file and of the external data files it refers to."""
-    files = {path}
-    for scope in walk.scopes(model):
-        for value in scope.graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                files.add(Path(value.const_value.path))
-    return sum(file.stat().st_size for file in files)
+    return path.stat().st_size + sum(external_files(model).values())
 
 
 def _load(source: Source, scratch: Path, position: int) -> tuple[Path, ir.Model]:

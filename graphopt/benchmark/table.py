@@ -33,6 +33,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphopt.human import printable
 from graphopt.version import __version__
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ class BenchTable:
     @property
     def verdict(self) -> str:
         """The result in a sentence; empty with a single model."""
-        sentences = [_sentence(self.rows[0].name, row.name, row.speedup) for row in self.rows if row.speedup]
-        return "\n".join(sentences)
+        first = printable(self.rows[0].name)
+        return "\n".join(_sentence(first, printable(row.name), row.speedup) for row in self.rows if row.speedup)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from graphopt.benchmark import render

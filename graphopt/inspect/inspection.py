@@ -4,7 +4,7 @@ The JSON form, as ``graphopt inspect --json`` prints it (bytes throughout; sizes
 
     {
       "schema": "graphopt.inspect/1",
-      "path": "/models/m.onnx", "file_bytes": 15618, "external": {"files": {"/models/m.data": 4900000}, "tensors": 52},
+      "path": "/models/m.onnx", "file_bytes": 15618, "external": {"/models/m.data": 4900000},
       "ir_version": 8, "producer": "pytorch 2.8.0", "opsets": {"": 17}, "functions": {"pkg::Name": 12},
       "subgraphs": 0,
       "inputs": [{"name": "x", "dtype": "FLOAT", "shape": ["batch", 3, 224, 224], "optional": false}], "outputs": [...],
@@ -17,7 +17,7 @@ The JSON form, as ``graphopt inspect --json`` prints it (bytes throughout; sizes
       "layers": [{"name": "conv1", "operator": "Conv", "times": 1, "macs": ..., "parameters": ...,
                   "weight_bytes": ..., "activation_bytes": ...}, ...],
       "groups": [{"name": "fire2", "nodes": 8, "macs": ..., "flops": ..., "parameters": ..., "moved_bytes": ...}],
-      "largest": [{"name": "w", "dtype": "FLOAT", "shape": [64, 3, 3, 3], "bytes": 6912, "external": false}],
+      "largest": [{"name": "w", "dtype": "FLOAT", "shape": [64, 3, 3, 3], "bytes": 6912}],
       "folding": {"nodes": 3, "operators": {"Shape": 3}, "bytes_before": 0, "bytes_after": 24, "unsized": 0},
       "costs": [{"name": "conv1", "operator": "Conv", "within": [], "times": 1, "macs": ..., "flops": ...,
                  "parameters": ..., "weight_bytes": ..., "read_bytes": ..., "write_bytes": ...}, ...]
@@ -44,6 +44,7 @@ import onnx_ir as ir
 from graphopt import io, walk
 from graphopt.analysis import constants, cost
 from graphopt.analysis.constness import initializer_inputs_are_fixed
+from graphopt.analysis.parameters import external_files, identity, parameters
 from graphopt.analysis.shapes import Shapes
 from graphopt.inspect.folding import Folding, would_fold
 from graphopt.inspect.layers import Group, Layer, OperatorCount, groups, label, layers, operator, operators
@@ -88,7 +89,6 @@ class StoredTensor:
     dtype: str
     shape: tuple[int, ...]
     bytes: int
-    external: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,8 +100,7 @@ class Inspection:
 
     path: Path | None
     file_bytes: int | None
-    external_files: Mapping[str, int]
-    external_tensors: int
+    external: Mapping[str, int]
     ir_version: int
     producer: str
     opsets: Mapping[str, int]
@@ -136,7 +135,7 @@ class Inspection:
             "schema": SCHEMA,
             "path": None if self.path is None else str(self.path),
             "file_bytes": self.file_bytes,
-            "external": {"files": dict(self.external_files), "tensors": self.external_tensors},
+            "external": dict(self.external),
             **plain,
             "macs": self.costs.macs,
             "flops": self.costs.flops,
@@ -179,13 +178,11 @@ def inspect(
     known = Shapes(loaded)
     costs, extents, guessed = _costs(loaded, known, shapes or {})
     tensors = list(_stored(loaded))
-    external = [tensor for _, tensor in tensors if isinstance(tensor, ir.ExternalTensor)]
     operator_nodes = [node for node in walk.nodes(loaded) if operator(node) != "Constant"]
     return Inspection(
         path=path,
         file_bytes=None if path is None else path.stat().st_size,
-        external_files={name: Path(name).stat().st_size for name in sorted({str(tensor.path) for tensor in external})},
-        external_tensors=len(external),
+        external=external_files(loaded),
         ir_version=loaded.ir_version,
         producer=" ".join(filter(None, (loaded.producer_name, loaded.producer_version))),
         opsets=dict(loaded.opset_imports),
@@ -196,7 +193,7 @@ def inspect(
         nodes=len(operator_nodes),
         constants=sum(1 for _ in walk.nodes(loaded)) - len(operator_nodes),
         operators=operators(costs.nodes),
-        parameters=cost.parameters(loaded),
+        parameters=parameters(loaded),
         stored=_by_dtype(tensors),
         unused_initializers=sum(
             not value.uses() and not value.is_graph_output() and not value.is_graph_input()
@@ -273,7 +270,7 @@ def _dim(dim: int | ir.SymbolicDim) -> int | str | None:
 
 def _stored(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
     """Every stored tensor of every scope once, with a name."""
-    seen: set[int] = set()
+    seen: set[object] = set()
     for scope in walk.scopes(model):
         held = [(value.name, value.const_value) for value in scope.graph.initializers.values()]
         held += [
@@ -282,8 +279,8 @@ def _stored(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
             if operator(node) == "Constant"
         ]
         for name, tensor in held:
-            if tensor is not None and id(tensor) not in seen:
-                seen.add(id(tensor))
+            if tensor is not None and (key := identity(tensor)) not in seen:
+                seen.add(key)
                 yield name or "", tensor
 
 
@@ -306,7 +303,6 @@ def _largest(tensors: Sequence[tuple[str, ir.TensorProtocol]]) -> tuple[StoredTe
             tensor.dtype.name,
             tuple(tensor.shape.numpy()),
             _bytes(tensor),
-            isinstance(tensor, ir.ExternalTensor),
         )
         for name, tensor in largest
     )
