@@ -130,17 +130,19 @@ def check_target(target: Path) -> int | None:
     Raises:
         SaveError: The target is something that must not be replaced, or its folder is missing or read-only.
     """
-    target = target.resolve()
-    if not target.parent.is_dir():
-        raise SaveError(f"cannot write {str(target)!r}: there is no folder {str(target.parent)!r}")
-    if target.is_dir():
-        raise SaveError(f"cannot write {str(target)!r}: it is a folder", hint="Name a file in it.")
-    if not os.access(target.parent, os.W_OK):
-        raise SaveError(f"cannot write {str(target)!r}: the folder is read-only")
     try:
+        target = target.resolve()
+        if not target.parent.is_dir():
+            raise SaveError(f"cannot write {str(target)!r}: there is no folder {str(target.parent)!r}")
+        if not os.access(target.parent, os.W_OK):
+            raise SaveError(f"cannot write {str(target)!r}: the folder is read-only")
         mode = target.stat().st_mode
     except FileNotFoundError:
         return None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise SaveError(f"cannot write {str(target)!r}: {_reason(error)}") from None
+    if stat.S_ISDIR(mode):
+        raise SaveError(f"cannot write {str(target)!r}: it is a folder", hint="Name a file in it.")
     if not stat.S_ISREG(mode):
         raise SaveError(f"cannot write {str(target)!r}: it is no regular file")
     if not os.access(target, os.W_OK):
@@ -270,5 +272,5 @@ def _remove(paths: Iterable[Path]) -> None:
             path.unlink()
 
 
-def _reason(error: OSError | ValueError) -> str:
+def _reason(error: Exception) -> str:
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
