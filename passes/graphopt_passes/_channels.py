@@ -105,7 +105,8 @@ def scale_output_channels(linear: ir.Node, scale: Floats, shift: Floats, context
         return old_bias
     old_weight = tensor.numpy()
     weight = old_weight if np.all(scale == 1) else _scaled(old_weight, _along_output(linear, scale, old_weight.shape))
-    bias = (old_bias * scale + shift).astype(old_weight.dtype)
+    with np.errstate(over="ignore"):
+        bias = (old_bias * scale + shift).astype(old_weight.dtype.newbyteorder("="))
     if not _keeps_precision(linear, old_weight, weight, scale) or not np.all(np.isfinite(bias)):
         return "the scaled weights do not fit their type"
 
@@ -149,7 +150,7 @@ def _scaled(weight: npt.NDArray[Any], factor: Floats) -> npt.NDArray[Any]:
     factor = np.broadcast_to(factor, weight.shape)
     scaled = np.empty(weight.shape, weight.dtype.newbyteorder("="))
     step = max(1, _SLAB * len(weight) // max(1, weight.size))
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore"):
         for start in range(0, len(weight), step):
             slab = slice(start, start + step)
             scaled[slab] = np.asarray(weight[slab], np.float64) * factor[slab]

@@ -19,7 +19,8 @@ class FuseConvBatchNorm(RulePass):
 
     What it does:
         With ``s = scale / sqrt(var + epsilon)``, per output channel ``W' = W * s`` and
-        ``B' = (B - mean) * s + bias``. Computed in float64, stored in the weight's dtype.
+        ``B' = (B - mean) * s + bias``. Computed in float64, stored in the weight's dtype. A Gemm's ``beta`` goes into
+        its bias.
 
     Before:
         ``c = Conv(x, W, B); y = BatchNormalization(c, scale, bias, mean, var)``
@@ -31,7 +32,8 @@ class FuseConvBatchNorm(RulePass):
         - the convolution's result is read by anything else, or is a graph output;
         - a weight or a statistic is not constant, or can be overridden by the caller;
         - the BatchNormalization trains, or has more than one used output;
-        - the Gemm scales its bias away (``beta`` other than 1 is folded first) or its bias has a batch axis.
+        - the bias of a Gemm varies over the batch;
+        - the folded weights would overflow their type, or lose precision in it.
 
     Safety:
         Numeric: rounding of the folded weights. Weights shared with other nodes are copied, not changed.

@@ -56,7 +56,7 @@ def test_chain_folds_to_one_convolution() -> None:
         d = Sub (t, b)
         y = Div (d, h)
     }"""
-    weights = {"w": weight(6, 4, 1, 1), "s": weight(6, 1, 1), "t": weight(6, 1, 1), "h": np.float32([1.5])}
+    weights = {"w": weight(6, 4, 1, 1), "s": weight(6, 1, 1), "t": weight(6, 1, 1), "h": np.array([1.5], np.float32)}
     fires(NAME, parse(text, weights), count=4)
 
 

@@ -151,7 +151,7 @@ def test_quantized_weight() -> None:
         m = MatMul (x, d)
         y = Add (m, b)
     }"""
-    weights = {"q": np.ones((4, 6), np.int8), "s": np.array(0.5, np.float32), "b": weight(6)}
+    weights: dict[str, np.ndarray] = {"q": np.ones((4, 6), np.int8), "s": np.array(0.5, np.float32), "b": weight(6)}
     assert misses(NAME, parse(text, weights)) == ["an operand is dequantized"]
 
 

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import pytest
 from harness import fires, lines, misses, parse, unchanged
 
 NAME = "fuse-pad-conv"
+Array = npt.NDArray[Any]
 
 
-def weight(*shape: int) -> np.ndarray:
+def weight(*shape: int) -> Array:
     return np.random.default_rng(7).standard_normal(shape).astype(np.float32)
 
 
 def padded(
-    pads: Sequence[int], node: str = "Conv (p, w)", extra: str = "", *, opset: int = 21, **constants: np.ndarray
+    pads: Sequence[int], node: str = "Conv (p, w)", extra: str = "", opset: int = 21, constants: Mapping[str, Array] | None = None
 ) -> ir.Model:
     text = f"""<ir_version: 8, opset_import: ["" : {opset}]>
     agraph (float[N,4,8,8] x) => (float[N,C,H,W] y) {{
         p = Pad (x, pads{extra})
         y = {node}
     }}"""
-    return parse(text, {"w": weight(6, 4, 3, 3), "pads": np.array(pads, np.int64), **constants})
+    weights: dict[str, Array] = {"w": weight(6, 4, 3, 3), "pads": np.array(pads, np.int64)}
+    return parse(text, {**weights, **(constants or {})})
 
 
 ONE = [0, 0, 1, 2, 0, 0, 3, 4]
@@ -55,9 +59,9 @@ def test_pads_as_an_attribute() -> None:
 
 
 def test_explicit_zero_and_axes() -> None:
-    constants = {"zero": np.zeros((), np.float32), "axes": np.array([-1, 2], np.int64)}
-    fires(NAME, padded([1, 2, 3, 4], extra=", zero, axes", **constants), ["y = Conv<pads=(2, 1, 4, 3)>(x, w)"])
-    fires(NAME, padded([1, 2, 3, 4], extra=", , axes", **constants), ["y = Conv<pads=(2, 1, 4, 3)>(x, w)"])
+    constants: dict[str, Array] = {"zero": np.zeros((), np.float32), "axes": np.array([-1, 2], np.int64)}
+    fires(NAME, padded([1, 2, 3, 4], extra=", zero, axes", constants=constants), ["y = Conv<pads=(2, 1, 4, 3)>(x, w)"])
+    fires(NAME, padded([1, 2, 3, 4], extra=", , axes", constants=constants), ["y = Conv<pads=(2, 1, 4, 3)>(x, w)"])
 
 
 def test_axes_need_a_rank() -> None:
@@ -147,7 +151,7 @@ def test_inside_a_function() -> None:
 def test_pads_that_do_not_fit(pads: list[int], extra: str, reason: str) -> None:
     node = "Conv (p, v)"
     weights = {"one": np.ones((), np.float32), "v": weight(6, 5 if pads[1] else 4, 3, 3)}
-    assert misses(NAME, padded(pads, node, extra, **weights)) == [reason]
+    assert misses(NAME, padded(pads, node, extra, constants=weights)) == [reason]
 
 
 @pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])
