@@ -133,6 +133,9 @@ class Shapes:
         if tensor is not None and (not value.is_graph_input() or (self._model.ir_version or 0) < 4):
             return _of_tensor(tensor)
         dtype, shape = self._declared(value)
+        if value.is_graph_input() and value.graph is not self._model.graph:
+            # Nobody enforces the extents declared for a body's inputs, and what a Loop carries may change its own.
+            shape = None if shape is None else tuple([self._fresh() for _ in shape])
         return dtype, shape, self._unknown_contents(dtype, shape)
 
     def _declared(self, value: ir.Value) -> tuple[ir.DataType | None, Shape | None]:

@@ -94,3 +94,13 @@ def test_inside_a_function() -> None:
     result = fires(NAME, parse(text), count=1)
     (function,) = result.functions.values()
     assert lines(function) == ["b = Relu(a)"]
+
+
+def test_extent_declared_for_a_loops_state_is_not_believed() -> None:
+    text = """agraph (float[2,4] x, int64 n, bool c) => (float[M,4] y) {
+        y = Loop (n, c, e) <body = b (int64 i, bool ci, float[0,4] a) => (bool co, float[R,4] o) {
+            co = Identity (ci)
+            o = Concat <axis = 0> (a, x)
+        }>
+    }"""
+    unchanged("eliminate-concat", parse(text, {"e": np.zeros((0, 4), np.float32)}))
