@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -99,6 +100,8 @@ class Verifier:
         self._facts: Facts | None = None
         self._samples: list[Message] = []
         self._unproven = ""
+        self._notes: list[str] = []
+        self._deadline = time.monotonic() + time_limit
         try:
             self._model = _source(original)
             # A model in memory may change under our hands: look at it now. A file can wait for the thread.
@@ -137,6 +140,7 @@ class Verifier:
             UsageError: The metric cannot be computed.
         """
         self._wait()
+        self._deadline = time.monotonic() + self._time_limit
         if self._unproven:
             return self._verdict("unproven", self._unproven)
         assert self._facts is not None
@@ -154,7 +158,7 @@ class Verifier:
             self._discard()  # the next check starts another
             if lost.reason == "crash":
                 return self._verdict("different", f"the candidate does not run: {lost.detail}")
-            raise verdict.limit_error(lost, "the candidate") from lost
+            raise verdict.lost_error(lost, "the candidate") from lost
         if "error" in reply:
             return self._verdict("different", f"the candidate does not run: {verdict.reason(reply)}")
         if "different" in reply:
@@ -169,7 +173,7 @@ class Verifier:
             self._ready.result()
         except WorkerLost as lost:
             if lost.reason != "crash":
-                raise verdict.limit_error(lost, "the original") from lost
+                raise verdict.lost_error(lost, "the original") from lost
             self._unproven = f"the original does not run: {lost.detail}"
 
     # -- preparing: in a thread, while the caller optimizes ----------------------------------------------------------
@@ -185,9 +189,13 @@ class Verifier:
         elif self._feeds_file is not None:
             self._use_file(self._facts.plan, self._feeds_file)
         else:
-            search = Search(self._facts.plan, self._attempt, self._seed, [])
+            search = Search(self._facts.plan, self._attempt, self._seed)
             if not search.run(self._count):
                 self._unproven = f"the original does not run: {refusal(search.tried)}"
+            elif search.finite == 0:
+                self._notes.append(
+                    "the original gives nothing but NaN and infinity on these inputs, which proves little"
+                )
         if not self._unproven:
             self._ask({"do": "rest"})
 
@@ -219,7 +227,7 @@ class Verifier:
             raise WorkerLost("crash", "the verifier was closed")
         if self._worker is None:
             self._worker = self._restarted()
-        return self._worker.request(request, self._time_limit)
+        return self._worker.request(request, self._deadline - time.monotonic())
 
     def _restarted(self) -> Worker:
         """A fresh worker that knows the original and its samples."""
@@ -227,12 +235,14 @@ class Verifier:
         requests: list[Message] = [{"do": "open", "model": self._model, "options": self._options}]
         requests += [{"do": "trial", **sample} for sample in self._samples]
         for request in (*requests, {"do": "rest"}):
-            worker.request(request, self._time_limit)
+            worker.request(request, self._deadline - time.monotonic())
         return worker
 
     def _verdict(self, status: Status, message: str, **figures: Any) -> Equivalence:
-        random = sorted(self._facts.random_outputs) if self._facts is not None else []
-        notes = [f"random: only the shape and dtype of {', '.join(random)} were compared"] if random else []
+        notes = list(self._notes)
+        if self._facts is not None and self._facts.random_outputs:
+            names = ", ".join(sorted(self._facts.random_outputs))
+            notes.append(f"random: only the shape and dtype of {names} were compared")
         return Equivalence(
             status,
             message,

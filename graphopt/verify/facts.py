@@ -71,52 +71,50 @@ def _target(node: ir.Node) -> ir.DataType | None:
 
 
 def _random_outputs(model: ir.Model) -> frozenset[str]:
-    """Graph outputs downstream of a random operator."""
-    queue = [node for node in walk.nodes(model) if _is_random(node)]
-    if not queue:
+    """Graph outputs downstream of a random operator, wherever that is nested."""
+    scopes = list(walk.scopes(model))
+    if not any(_is_random(node) for scope in scopes for node in scope.graph):
         return frozenset()
-    if any(node.graph is not model.graph for node in queue):
-        inner = {node for node in queue if node.graph is not model.graph}
-        queue = [node for node in queue if node not in inner] + _holders(model, inner)
+    owner = {scope.graph: scope.owner for scope in scopes}
+    functions = _random_functions(scopes)
+    queue = [
+        _outermost(node, owner)
+        for scope in scopes
+        if scope.function is None
+        for node in scope.graph
+        if _is_random(node) or node.op_identifier() in functions
+    ]
     seen = set(queue)
-    reached: set[ir.Value] = set()
     while queue:
-        node = queue.pop()
-        reached.update(node.outputs)
-        for follower in {user for output in node.outputs for user in _users(model, output)} - seen:
-            seen.add(follower)
-            queue.append(follower)
-    return frozenset(str(value.name) for value in model.graph.outputs if value in reached)
+        for output in queue.pop().outputs:
+            followers = {_outermost(use.node, owner) for use in output.uses()} - seen
+            seen |= followers
+            queue += followers
+    return frozenset(str(value.name) for value in model.graph.outputs if value.producer() in seen)
 
 
-def _holders(model: ir.Model, inner: set[ir.Node]) -> list[ir.Node]:
-    """Main-graph nodes that hold the given nodes in a subgraph, or call a function that does."""
-    functions = {
-        name
-        for name, function in model.functions.items()
-        if any(node in inner for scope in walk.within(walk.Scope(function.graph, {})) for node in scope.graph)
-    }
-    held = []
-    for node in model.graph:
-        graphs = list(walk.subgraphs(node))
-        scopes = [scope for graph in graphs for scope in walk.within(walk.Scope(graph, {}))]
-        inside = any(one in inner or one.op_identifier() in functions for scope in scopes for one in scope.graph)
-        if inside or node.op_identifier() in functions:
-            held.append(node)
-    return held
+def _random_functions(scopes: Sequence[walk.Scope]) -> set[ir.OperatorIdentifier]:
+    """Functions with a random operator in them, or in a function that they call."""
+    found: set[ir.OperatorIdentifier] = set()
+    size = -1
+    while len(found) > size:
+        size = len(found)
+        for scope in scopes:
+            if scope.function is not None and any(
+                _is_random(node) or node.op_identifier() in found for node in scope.graph
+            ):
+                found.add(scope.function.identifier())
+    return found
 
 
-def _users(model: ir.Model, value: ir.Value) -> list[ir.Node]:
-    """Main-graph nodes that read a value, themselves or in a subgraph."""
-    users = []
-    for use in value.uses():
-        node: ir.Node | None = use.node
-        while node is not None and node.graph is not model.graph:
-            graph = node.graph
-            node = None if graph is None else getattr(graph, "parent_node", None)
-        if node is not None:
-            users.append(node)
-    return users
+def _outermost(node: ir.Node, owner: Mapping[ir.Graph, ir.Node | None]) -> ir.Node:
+    """The node of the main graph in whose subgraphs a node is nested; itself when it is not."""
+    while True:
+        graph = node.graph
+        holder = owner.get(graph) if isinstance(graph, ir.Graph) else None
+        if holder is None:
+            return node
+        node = holder
 
 
 def _is_random(node: ir.Node) -> bool:

@@ -97,8 +97,10 @@ class Plan:
         required = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
         _check_names(wanted, [str(value.name) for value in required])
         plan = cls([], dims.OpenDims())
+        returned = values.exits(model)
         for value in required:
-            plan.inputs.append(plan._input(model, value, wanted.get(str(value.name))))
+            uses = values.follow(model, value, _size_of, returned)
+            plan.inputs.append(plan._input(value, uses, wanted.get(str(value.name))))
         if model.ir_version >= 4:
             for value in model.graph.inputs:
                 tensor = model.graph.initializers.get(str(value.name))
@@ -106,7 +108,7 @@ class Plan:
                     plan.defaults[str(value.name)] = tensor.const_value.numpy()
         return plan
 
-    def _input(self, model: ir.Model, value: ir.Value, wanted: Sequence[int] | None) -> Input:
+    def _input(self, value: ir.Value, uses: values.Uses, wanted: Sequence[int] | None) -> Input:
         name = str(value.name)
         kind, dtype = _type(value)
         declared = _declared(value)
@@ -115,7 +117,7 @@ class Plan:
             declared = tuple(wanted)
         if declared is not None:
             self.open_dims.add(declared, is_float=dtype.is_floating_point())
-        return Input(name, kind, dtype, declared, values.follow(model, value, _size_of))
+        return Input(name, kind, dtype, declared, uses)
 
     def _fix(self, name: str, declared: tuple[dims.Dim, ...] | None, wanted: tuple[int, ...]) -> None:
         shown = "×".join(map(str, wanted))

@@ -20,9 +20,9 @@ _POLL: Final = 0.03  # seconds between two looks at the worker's memory
 
 
 class WorkerLost(Exception):
-    """The worker is gone: it ran out of ``time`` or ``memory``, or it died by itself (``crash``)."""
+    """The worker is gone: out of ``time`` or ``memory``, dead in ONNX Runtime (``crash``), or failed by a ``bug``."""
 
-    def __init__(self, reason: Literal["time", "memory", "crash"], detail: str) -> None:
+    def __init__(self, reason: Literal["time", "memory", "crash", "bug"], detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
@@ -92,7 +92,7 @@ class Worker:
         end = time.monotonic() + time_limit
         while not done.wait(_POLL):
             if time.monotonic() > end:
-                verdict.append(WorkerLost("time", f"it took more than {time_limit:g} s"))
+                verdict.append(WorkerLost("time", "it took too long"))
             elif self.memory_limit is not None and anonymous_memory(self.pid) > self.memory_limit:
                 verdict.append(WorkerLost("memory", f"it took more than {self.memory_limit / 1e9:.1f} GB of memory"))
             if verdict:
@@ -106,8 +106,10 @@ class Worker:
         if code < 0:
             return WorkerLost("crash", f"ONNX Runtime crashed ({signal.Signals(-code).name})")
         self._stderr.seek(0)
-        lines = [line for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
-        return WorkerLost("crash", f"the worker died (exit code {code}){': ' if lines else ''}{' '.join(lines[-1:])}")
+        said = self._stderr.read().decode(errors="replace").strip()
+        if code == 1 and said.rpartition("Traceback (most recent call last)")[1]:
+            return WorkerLost("bug", said)
+        return WorkerLost("crash", f"the worker ended with exit code {code}{f': {said[-300:]}' if said else ''}")
 
 
 def anonymous_memory(pid: int) -> int:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
-
-from graphopt.errors import ModelError
 
 if TYPE_CHECKING:
     from graphopt.verify.feeds import Feeds, Guess, Plan
 
-__all__ = ["Attempt", "Search", "first_runnable"]
+__all__ = ["Attempt", "Search", "refusal"]
 
 _TRIES: Final = 60
 _MOSTLY: Final = 0.5  # share of finite output elements below which other values are worth a try
@@ -35,21 +33,23 @@ class Search:
         attempt: Runs the model. Feeds that run become a sample; with ``replace`` in place of the last one.
         seed: Of the first sample; the following ones count up.
         tried: Each refused guess, with the reason.
+        finite: The share of finite output elements of the first sample.
     """
 
     plan: Plan
     attempt: Callable[[Feeds, bool], Attempt]
     seed: int
-    tried: list[str]
+    tried: list[str] = field(default_factory=list)
+    finite: float = 1.0
 
     def run(self, samples: int) -> bool:
         """Find up to ``samples`` samples, and one with replaced initializers; False when not even one runs."""
         found = self.first(self.plan.guesses(), self.seed)
         if found is None:
             return False
-        guess, finite = found
-        if finite < _MOSTLY:
-            guess = self._calmed(guess, finite)
+        guess, self.finite = found
+        if self.finite < _MOSTLY:
+            guess = self._calmed(guess)
         for number in range(1, samples):
             self.first(self.plan.variations(guess, number), self.seed + number)
         other = self.plan.override(self.seed)
@@ -74,37 +74,16 @@ class Search:
         feeds = self.plan.fill(guess, seed)
         return Attempt("too large to allocate") if feeds is None else self.attempt(feeds, again)
 
-    def _calmed(self, guess: Guess, finite: float) -> Guess:
+    def _calmed(self, guess: Guess) -> Guess:
         """Mostly NaN proves little: try floats between 0 and 1, and keep what gives more finite outputs."""
         calm = replace(guess, style="unit")
         result = self._try(calm, self.seed, again=True)
-        if not result.error and result.finite > finite:
+        if not result.error and result.finite > self.finite:
+            self.finite = result.finite
             return calm
         if not result.error:
             self._try(guess, self.seed, again=True)
         return guess
-
-
-def first_runnable(plan: Plan, run: Callable[[Feeds], object], seed: int = 0) -> Feeds:
-    """Feeds on which ``run`` raises no :class:`~graphopt.errors.ModelError`.
-
-    Raises:
-        ModelError: None were found; the message says how many were tried, and the last refusal.
-    """
-    kept: list[Feeds] = []
-
-    def attempt(feeds: Feeds, _: bool) -> Attempt:
-        try:
-            run(feeds)
-        except ModelError as error:
-            return Attempt(error.message)
-        kept.append(feeds)
-        return Attempt()
-
-    search = Search(plan, attempt, seed, [])
-    if search.first(plan.guesses(), seed) is None:
-        raise ModelError(refusal(search.tried), hint="Give shapes with --input-shape.")
-    return kept[0]
 
 
 def refusal(tried: list[str]) -> str:

@@ -46,7 +46,10 @@ _CHUNK: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the user asked for. ``precision`` is the coarsest float type the original computes in."""
+    """What the user asked for; ``rtol`` or ``atol`` alone leaves the other to the dtype.
+
+    ``precision`` is the coarsest float type that the original computes in.
+    """
 
     precision: str = "float32"
     exact: bool = False
@@ -58,9 +61,7 @@ class Policy:
         order = list(CLOSENESS)
         known = [name for name in (dtype, self.precision) if name in CLOSENESS]
         rtol, floor = CLOSENESS[max(known, key=order.index)] if known else (0.0, 0.0)
-        if self.rtol is None and self.atol is None:
-            return rtol, floor
-        return (rtol if self.rtol is None else self.rtol), 0.0
+        return (rtol if self.rtol is None else self.rtol), floor
 
 
 @dataclass(slots=True)
@@ -193,9 +194,9 @@ def judge(
     rtol, floor = policy.factors(first.dtype.rpartition("(")[2].rstrip(")"))
     kind = _kind(first, policy, random=random, calibrated=drifts is not None)
     atol = [0.0] * len(samples)
-    if kind == "user":
-        atol = [policy.atol or 0.0] * len(samples)
-    elif kind in ("close", "calibrated"):
+    if kind == "user" and policy.atol is not None:
+        atol = [policy.atol] * len(samples)
+    elif kind in ("user", "close", "calibrated"):
         atol = [floor * sample.scale for sample in samples]
     if kind == "calibrated" and drifts is not None:
         atol = [

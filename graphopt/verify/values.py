@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from graphopt import walk
 from graphopt.analysis import constants
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
     from graphopt.verify.dims import Dim
 
-__all__ = ["Uses", "follow"]
+    SizeOf = Callable[[ir.Value, int], Dim | None]
+
+__all__ = ["Uses", "exits", "follow"]
 
 
 @dataclass(slots=True)
@@ -110,13 +113,38 @@ _TABLES: Final[Mapping[str, tuple[str, ...]]] = {
 _MAX_STEPS: Final = 20_000
 
 
-def follow(model: ir.Model, start: ir.Value, size_of: Callable[[ir.Value, int], Dim | None]) -> Uses:
+def exits(model: ir.Model) -> dict[ir.Value, list[ir.Value]]:
+    """For each value that a subgraph or function returns, the outputs of the nodes that hold or call it."""
+    found: dict[ir.Value, list[ir.Value]] = {}
+    calls: dict[ir.OperatorIdentifier, list[ir.Node]] = {}
+    for scope in walk.scopes(model):
+        if scope.owner is not None:
+            skip = 1 if scope.owner.op_type == "Loop" else 0  # a Loop body returns its condition first
+            for inner, outer in zip(scope.graph.outputs[skip:], scope.owner.outputs, strict=False):
+                found.setdefault(inner, []).append(outer)
+        if model.functions:
+            for node in scope.graph:
+                calls.setdefault(node.op_identifier(), []).append(node)
+    for name, function in model.functions.items():
+        for call in calls.get(name, ()):
+            for inner, outer in zip(function.outputs, call.outputs, strict=False):
+                found.setdefault(inner, []).append(outer)
+    return found
+
+
+def follow(
+    model: ir.Model,
+    start: ir.Value,
+    size_of: SizeOf,
+    returned: Mapping[ir.Value, list[ir.Value]],
+) -> Uses:
     """Everything the graph does with ``start``.
 
     Args:
         model: Whose functions are entered at their calls.
         start: A graph input.
         size_of: The size of a value along an axis, if known: a number, or the name of a dimension.
+        returned: :func:`exits` of the model.
     """
     uses = Uses()
     queue = [(start, 1, 0)]  # the value is scale * start + shift
@@ -124,19 +152,19 @@ def follow(model: ir.Model, start: ir.Value, size_of: Callable[[ir.Value, int], 
     steps = 0
     while queue and steps < _MAX_STEPS:
         value, scale, shift = queue.pop()
-        for node, position in list(value.uses()):
+        steps_on = [(outer, 1, 0) for outer in returned.get(value, ())]
+        for node, position in value.uses():
             steps += 1
             _note(uses, node, position, scale, shift, size_of)
-            for successor, factor, offset in _successors(model, node, position):
-                if successor not in seen:
-                    seen.add(successor)
-                    queue.append((successor, scale * factor, shift * factor + offset))
+            steps_on += _successors(model, node, position)
+        for successor, factor, offset in steps_on:
+            if successor not in seen:
+                seen.add(successor)
+                queue.append((successor, scale * factor, shift * factor + offset))
     return uses
 
 
-def _note(
-    uses: Uses, node: ir.Node, position: int, scale: int, shift: int, size_of: Callable[[ir.Value, int], Dim | None]
-) -> None:
+def _note(uses: Uses, node: ir.Node, position: int, scale: int, shift: int, size_of: SizeOf) -> None:
     where = (node.op_type, position)
     if where in INDEX:
         data, axis = INDEX[where](node)
@@ -160,7 +188,7 @@ def _note(
             uses.choices.extend(_plain(node.attributes[attribute].value))
 
 
-def _size(node: ir.Node, position: int, axis: int, size_of: Callable[[ir.Value, int], Dim | None]) -> Dim | None:
+def _size(node: ir.Node, position: int, axis: int, size_of: SizeOf) -> Dim | None:
     value = node.inputs[position]
     return None if value is None else size_of(value, axis)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from graphopt.verify.process import WorkerLost
     from graphopt.verify.protocol import Message
 
-__all__ = ["judge", "limit_error", "metric", "outputs", "reason", "shapes"]
+__all__ = ["judge", "lost_error", "metric", "outputs", "reason", "shapes"]
 
 
 def reason(reply: Message) -> str:
@@ -80,7 +80,9 @@ def shapes(feeds: Feeds) -> dict[str, tuple[int, ...] | None]:
     return {name: getattr(value, "shape", None) for name, value in feeds.items()}
 
 
-def limit_error(lost: WorkerLost, what: str) -> LimitReached:
-    """The error for a worker that took too much."""
+def lost_error(lost: WorkerLost, what: str) -> Exception:
+    """The error for a worker that took too much, or broke down by a fault of ours."""
+    if lost.reason == "bug":
+        return RuntimeError(f"the verification worker failed while running {what}:\n{lost.detail}")
     flag = "--time-limit" if lost.reason == "time" else "--memory-limit"
     return LimitReached(f"verification stopped while running {what}: {lost.detail}", hint=f"Raise it with {flag}.")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from graphopt import runtime
-from graphopt.errors import GraphoptError, ModelError
+from graphopt.errors import GraphoptError, ModelError, UsageError
 from graphopt.verify import metrics, tolerance
 from graphopt.verify.protocol import Message, dtype_of, receive, send
 from graphopt.verify.result import OutputComparison
@@ -139,10 +139,11 @@ class _Judge:
         sys.path[:] = sys_path  # module:function is found where the caller would find it
         metric, higher_is_better = metrics.resolve(name)
         truth = _stack([sample.truth for sample in self._samples])
-        values = [
-            float(metric(_by_name(names, outputs), truth))
-            for outputs in ([sample.outputs for sample in self._samples], candidate)
-        ]
+        runs = [_by_name(names, outputs) for outputs in ([sample.outputs for sample in self._samples], candidate)]
+        try:
+            values = [float(metric(outputs, truth)) for outputs in runs]
+        except Exception as error:  # the caller's code, which may raise anything
+            raise UsageError(f"metric '{name}' failed: {type(error).__name__}: {error}") from error
         drop = values[0] - values[1]
         return {"original": values[0], "candidate": values[1], "drop": drop if higher_is_better else -drop}
 
