@@ -21,6 +21,7 @@ __all__ = ["html", "terminal"]
 
 _MOST = 10
 _MOST_EXTENTS = 6
+_LONGEST_DIM = 24
 _BAR = 16
 _NARROW = 100
 """Below this many columns tables leave their bars out."""
@@ -98,7 +99,7 @@ def _port(port: Port) -> tuple[str, str, str]:
     if port.shape is None:
         shape = "any shape"
     else:
-        shape = " x ".join("?" if dim is None else str(dim) for dim in port.shape) or "scalar"
+        shape = " x ".join("?" if dim is None else shorten(str(dim), _LONGEST_DIM) for dim in port.shape) or "scalar"
     return shorten(printable(port.name), 40), port.dtype.lower(), printable(shape) + ", optional" * port.optional
 
 
