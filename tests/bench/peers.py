@@ -20,7 +20,8 @@ import numpy as np
 import onnx
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "passes"), str(ROOT / "tests")]
+if __name__ == "__main__":
+    sys.path[:1] = [str(ROOT), str(ROOT / "passes"), str(ROOT / "tests")]
 
 from bench import graphs, render  # noqa: E402
 from bench.tools import TOOLS  # noqa: E402
@@ -202,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.profile:
-            from bench.profile import profile
+            from bench.profiling import profile
 
             profile(options.profile, folder)
             return

@@ -76,7 +76,7 @@ class Worker:
         here = Path(__file__).parent
         paths = [str(here.parent), str(here.parents[1]), str(here.parents[1] / "passes"), os.environ.get("PYTHONPATH")]
         self._process = subprocess.Popen(
-            [sys.executable, str(here / "worker.py"), self.tool],
+            [sys.executable, "-m", "bench.worker", self.tool],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)},

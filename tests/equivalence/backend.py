@@ -18,7 +18,7 @@ import onnxruntime as ort
 
 ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "passes"), str(ROOT / "tests")]
+    sys.path[:1] = [str(ROOT), str(ROOT / "passes"), str(ROOT / "tests")]
 
 import graphopt  # noqa: E402
 from equivalence.cases import VARIANTS, Case  # noqa: E402
