@@ -164,7 +164,8 @@ def _keeps_precision(linear: ir.Node, old: npt.NDArray[Any], new: npt.NDArray[An
     """
     if new is old:
         return True
-    largest = np.abs(_by_channel(linear, new, len(scale))).max(axis=1, initial=0).astype(np.float64)
+    rows = _by_channel(linear, new, len(scale))
+    largest = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0)).astype(np.float64)
     if not np.all(np.isfinite(largest)):
         return False
     fell = (largest < smallest_normal(new.dtype)) & (scale != 0)

@@ -20,7 +20,11 @@ def weight(*shape: int) -> Array:
 
 
 def padded(
-    pads: Sequence[int], node: str = "Conv (p, w)", extra: str = "", opset: int = 21, constants: Mapping[str, Array] | None = None
+    pads: Sequence[int],
+    node: str = "Conv (p, w)",
+    extra: str = "",
+    opset: int = 21,
+    constants: Mapping[str, Array] | None = None,
 ) -> ir.Model:
     text = f"""<ir_version: 8, opset_import: ["" : {opset}]>
     agraph (float[N,4,8,8] x) => (float[N,C,H,W] y) {{
