@@ -95,8 +95,13 @@ def to_buffers(model: ir.Model, places: Mapping[int, Place] | None = None) -> li
     Raises:
         ModelError: The model cannot be expressed in ONNX.
     """
-    with _no_collections():
-        return encode_model(model, places)
+    try:
+        with _no_collections():
+            return encode_model(model, places)
+    except UnicodeError as error:
+        raise ModelError(f"a text in the model cannot be encoded: {error}") from None
+    except ir.serde.SerdeError as error:
+        raise ModelError(f"the model cannot be expressed in ONNX: {error.__cause__ or error}") from error
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
@@ -221,8 +226,8 @@ def _decode(
             model = decode.decode_model(proto, payloads, external, has_unknown=has_unknown)
     except decode.Undefined as error:
         raise ModelError(str(error)) from None
-    except UnicodeDecodeError as error:
-        raise ModelError(f"a name in the model is not valid UTF-8: {error}") from None
+    except UnicodeDecodeError as error:  # onnx_ir quotes the message in its errors, which may fail again
+        raise ModelError(f"a text in the model is not valid UTF-8: {error}") from None
     except ir.serde.SerdeError as error:
         raise ModelError(f"the model is invalid: {error.__cause__ or error}") from error
     except RecursionError:

@@ -9,7 +9,7 @@ defined, or defined twice; data that does not fit its shape) is a ModelError her
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import onnx
@@ -119,6 +119,7 @@ class _Decoder:
         if len({value._name for value in initializers}) != len(initializers):
             raise ModelError(f"graph {proto.name!r} has two initializers of the same name")
         nodes = self._nodes(proto.node, scope, infos)
+        _check_text(scope, nodes)
         outputs = []
         for info in proto.output:
             output = scope.get(info.name)
@@ -153,11 +154,13 @@ class _Decoder:
             if (info := infos.get(value._name or "")) is not None:
                 self._describe(value, info)
         nodes = self._nodes(proto.node, scope, infos)
+        _check_text(scope, nodes)
         missing = [name for name in proto.output if name not in scope]
         if missing:
             raise ModelError(f"output {missing[0]!r} of function {proto.name!r} is produced by nothing")
         attributes = [self._attribute(attribute) for attribute in proto.attribute_proto]
         attributes += [objects.attr(name, _Kind.UNDEFINED, None) for name in proto.attribute]
+        _check_text([proto.domain, proto.name, *(attribute._name for attribute in attributes)], ())
         self._scopes.pop()
         graph = ir.Graph(
             inputs,
@@ -392,6 +395,21 @@ _RARE: dict[int, Callable[[_Decoder, onnx.AttributeProto], Any]] = {
 
 def _label(node: onnx.NodeProto) -> str:
     return f"node {node.name!r} ({node.op_type})" if node.name else f"the {node.op_type} node of {list(node.output)}"
+
+
+def _check_text(names: Iterable[object], nodes: Iterable[ir.Node]) -> None:
+    """Protobuf hands out a string that is not valid UTF-8 as bytes: refuse names that are no text.
+
+    Raises:
+        ModelError: There is such a name.
+    """
+    texts = [*names]
+    for node in nodes:
+        texts += (node._name, node._op_type, node._domain, *node._attributes.data)
+    if {*map(type, texts)} <= {str}:
+        return
+    broken = next(text for text in texts if not isinstance(text, str))
+    raise ModelError(f"a name in the model is not valid UTF-8: {broken!r}")
 
 
 def _metadata(entries: Any) -> dict[str, str] | None:

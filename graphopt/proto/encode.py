@@ -195,7 +195,10 @@ class _Encoder:
             fields += _metadata(9, node._metadata_props)
         if node.device_configurations and self._ir_version >= _MULTI_DEVICE_IR:
             for configuration in node.device_configurations:
-                message = ir.serde.serialize_node_device_configuration(configuration)
+                try:
+                    message = ir.serde.serialize_node_device_configuration(configuration)
+                except ValueError as error:
+                    raise ModelError(f"node {node.name!r} ({node.op_type}): {error}") from None
                 fields.append(record(10, message.SerializeToString()))
         if node._metadata is not None:
             fields += _unknown(node)

@@ -80,9 +80,9 @@ def record(field: int, payload: bytes) -> bytes:
     return _TAGS[field] + (_VARINTS[size] if size < 2048 else varint(size)) + payload
 
 
-def text(field: int, content: str) -> bytes:
+def text(field: int, content: str | bytes) -> bytes:
     """A string field."""
-    payload = content.encode()
+    payload = content.encode() if isinstance(content, str) else content  # bytes: text that came as invalid UTF-8
     size = len(payload)
     return _TAGS[field] + (_VARINTS[size] if size < 2048 else varint(size)) + payload
 
