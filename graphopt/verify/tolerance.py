@@ -173,11 +173,9 @@ def _compare_floats(result: Difference, a: Array, b: Array, rtol: float, at: str
 def same_bits(a: Array, b: Array) -> bool:
     """Whether two float arrays of one shape hold the same bits, any NaN being the same as any other."""
     raw = f"u{a.dtype.itemsize}"
-    x, y = np.ascontiguousarray(a).view(raw), np.ascontiguousarray(b).view(raw)
-    if np.array_equal(x, y):
-        return True
-    other = x != y
-    return bool(np.isnan(a[other].astype(np.float64)).all() and np.isnan(b[other].astype(np.float64)).all())
+    flat_a, flat_b = np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1)
+    other = flat_a.view(raw) != flat_b.view(raw)
+    return not any(bool((~np.isnan(flat[other].astype(np.float64))).any()) for flat in (flat_a, flat_b))
 
 
 def drift(reference: Any, optimized: Any) -> float:
