@@ -123,14 +123,18 @@ def _run_stage(
         stats.counts.update(stage.counts - before)
         return count
     outcome = stage.run(model, context)
-    if outcome.count:
-        stats.counts[stage.name] += outcome.count
-        for other in stages:
-            if isinstance(other, Driver):
-                if outcome.touched is None:
-                    other.enqueue_all()
-                else:
-                    other.enqueue(node for node in outcome.touched if node.graph is not None)
+    if not outcome.count:
+        return 0
+    stats.counts[stage.name] += outcome.count
+    touched = None if outcome.touched is None else [node for node in outcome.touched if node.graph is not None]
+    if touched == []:
+        return 0  # nothing changed that another pass could see
+    for other in stages:
+        if isinstance(other, Driver):
+            if touched is None:
+                other.enqueue_all()
+            else:
+                other.enqueue(touched)
     return outcome.count
 
 

@@ -15,6 +15,7 @@ from graphopt.errors import ModelError
 from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
 from graphopt.rewrite import edit
 from graphopt.rewrite.match import Miss
+from graphopt_passes._shape_ops import scalars_for_range
 
 __all__ = ["FoldConstants"]
 
@@ -49,13 +50,14 @@ class FoldConstants(GraphPass):
         Exact on the CPU provider, whose kernels compute the constants.
 
     Attributes:
-        max_bytes: How many bytes the model may grow by, in total.
+        max_bytes: How many bytes the model may grow by, in total. The default keeps compressed weights compressed
+            (ONNX Runtime folds them at load anyway), and leaves room for what folding is really for.
     """
 
     name = "fold-constants"
     safety = Safety.EXACT
 
-    max_bytes: int = 1 << 20
+    max_bytes: int = 1 << 16
 
     def run(self, model: ir.Model, context: Context) -> Outcome:
         budget = self.max_bytes - model.meta.get(_SPENT, 0)
@@ -287,6 +289,8 @@ def _put(part: _Part, tensors: list[ir.TensorProtocol], context: Context) -> lis
         producer = value.producer()
         assert producer is not None
         constant = context.new_constant(producer, result, value.name, as_node=value.is_graph_output())
-        touched += edit.redirect(value, constant)
+        readers = edit.redirect(value, constant)
+        scalars_for_range(readers, context)
+        touched += readers
     _, weakened = edit.erase_if_dead(reversed(part.nodes))
     return touched + weakened
