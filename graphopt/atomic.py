@@ -19,7 +19,7 @@ from types import TracebackType
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Replacement", "locked", "remove_stale", "sync_folder"]
+__all__ = ["Replacement", "locked", "mark", "remove_stale", "sync_folder"]
 
 _CHUNK = 1 << 24  # bytes a write call
 _GATHER = 1 << 20  # small buffers are joined up to this many bytes
@@ -85,9 +85,12 @@ class Replacement:
         """Remove the temporary file, if it is still there."""
         if not self._open:
             return
+        # Once it is renamed, another process may have taken the temporary name.
+        ours = _is_at(self._descriptor, self.path)
         if sys.platform == "win32":
             self._close()
-        self.path.unlink(missing_ok=True)
+        if ours:
+            self.path.unlink()
         self._close()
 
     def _close(self) -> None:
@@ -123,6 +126,24 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def mark(path: Path, target: Path) -> Path | None:
+    """Give a file a temporary name for ``target`` as well, by which a later :func:`remove_stale` finds it.
+
+    Returns:
+        The name; None where files cannot have two.
+    """
+    for n in itertools.count():
+        name = _temporary(target, n)
+        try:
+            os.link(path, name)
+        except FileExistsError:
+            continue
+        except OSError:
+            return None
+        return name
+    raise AssertionError("unreachable")
 
 
 def remove_stale(target: Path, *, unfinished: Callable[[os.stat_result], None] | None = None) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
+    from graphopt.atomic import Replacement
     from graphopt.proto.wire import Buffer
 
 __all__ = ["check_target", "load", "save"]
@@ -90,8 +91,9 @@ def save(
     """
     from graphopt import proto
 
-    target = Path(path).resolve()
+    target = Path(path)
     try:
+        target = target.resolve()
         mode = check_target(target)
         wanted = external_data if external_data is not None else bool(model.meta.get("graphopt.external"))
         buffers = [] if wanted else proto.to_buffers(model)
@@ -162,15 +164,14 @@ def _save_alone(target: Path, buffers: list[Buffer], mode: int | None) -> None:
             return
         with locked(target.parent):
             replaced = _prepare(target)
-            file.commit()
-            _remove(replaced)
+            _commit(file, replaced)
 
 
 def _save_with_data(model: ir.Model, target: Path, tensors: dict[int, ir.TensorProtocol], mode: int | None) -> None:
     """Write the data under a name that nothing refers to, then the model that refers to it.
 
     Killed before the model is renamed, the data file still has its temporary name too, by which the next save
-    knows it for a leftover.
+    knows it for a leftover; the same goes for the data of the replaced model.
     """
     from graphopt import proto
     from graphopt.atomic import Replacement, locked
@@ -197,12 +198,23 @@ def _save_with_data(model: ir.Model, target: Path, tensors: dict[int, ir.TensorP
                 buffers = proto.to_buffers(model, placed)
                 proto.join_check(buffers)
                 file.write(buffers, mode=mode)
-                file.commit()
+                _commit(file, replaced)
             finally:
                 if not file.is_in_place:
                     named.unlink()
             data.discard()
-            _remove(replaced)
+
+
+def _commit(file: Replacement, replaced: list[Path]) -> None:
+    """Put a model in place and remove the data files of the one before. Call it with the folder locked."""
+    from graphopt.atomic import mark
+
+    marks = [mark(path, _data_file(file.target, 0)) for path in replaced]
+    try:
+        file.commit()
+        _remove(replaced)
+    finally:
+        _remove(name for name in marks if name)
 
 
 def _data_file(target: Path, n: int) -> Path:
