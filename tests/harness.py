@@ -22,8 +22,8 @@ Array = npt.NDArray[Any]
 _TOLERANCE = {"float16": 4e-3, "float32": 2e-5, "float64": 1e-12, "bfloat16": 4e-2}
 
 
-def parse(text: str, weights: Mapping[str, Array | ir.TensorProtocol] | None = None) -> ir.Model:
-    """A model from ONNX text; ``weights`` become initializers of the main graph by name.
+def parse(text: str, weights: Mapping[str, Any] | None = None) -> ir.Model:
+    """A model from ONNX text; ``weights`` (arrays or ``onnx_ir`` tensors) become initializers of the main graph.
 
     The header may be left out: ``agraph (float[N,4] x) => (float[N,4] y) {...}`` gets IR version 10 and opset 21.
     """

@@ -249,7 +249,7 @@ class Context:
         self.misses.setdefault(name, collections.Counter())[miss.reason] += 1
         self.examples.setdefault((name, miss.reason), miss.node.name or miss.node.op_type)
 
-    def replace(self, root: ir.Node, stand_ins: Mapping[ir.Value, ir.Value]) -> list[ir.Node]:
+    def replace(self, stand_ins: Mapping[ir.Value, ir.Value]) -> list[ir.Node]:
         """For whole-graph passes: redirects the readers of each key to its value and copies what is known of it.
 
         Returns:

@@ -41,7 +41,6 @@ class Driver:
         self._queue: collections.deque[ir.Node] = collections.deque()
         self._queued: set[ir.Node] = set()
         self.counts: collections.Counter[str] = collections.Counter()
-        self.touched: dict[ir.Node, None] = {}
 
     def enqueue(self, nodes: Iterable[ir.Node]) -> None:
         """Asks for another look at ``nodes``."""
@@ -102,11 +101,9 @@ class Driver:
         dirty = self._redirect(root, stand_ins)
         _, weakened = edit.erase_if_dead([root])
         dirty += new_nodes
-        for node in [*weakened, *(before for new in new_nodes for before in new.predecessors())]:
-            dirty.append(node)
-            # What is down to one reader may now match there.
-            dirty += [use.node for value in node.outputs if len(value._uses) == 1 for use in value.uses()]
-        self.touched.update(dict.fromkeys(dirty))
+        dirty += weakened
+        for node in new_nodes:
+            dirty += node.predecessors()
         self.enqueue(dirty)
         return True
 

@@ -103,7 +103,7 @@ class _Search:
         stand_ins = dict(zip(node.outputs, twin.outputs, strict=True))
         if not all(edit.can_stand_in(old, new) for old, new in stand_ins.items()):
             return False
-        self.touched += self._context.replace(node, stand_ins)
+        self.touched += self._context.replace(stand_ins)
         # Some input may have had these two readers alone; many rules ask to be the only one.
         self.touched += [twin, *node.predecessors()]
         edit.erase(node)

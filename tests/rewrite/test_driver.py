@@ -48,7 +48,7 @@ class Count(RulePass):
     asked: ClassVar[list[ir.Node]] = []
     name = "count"
     safety = Safety.EXACT
-    ops = ("Neg", "Relu", "Max", "Exp")
+    ops: ClassVar[tuple[str, ...]] = ("Neg", "Relu", "Max", "Exp")
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         self.asked.append(node)
