@@ -36,6 +36,7 @@ CATALOGUE: dict[str, Entry] = {
     "eliminate-tile": _entry("EliminateTile", "eliminate_tile", _CLEANUP),
     "merge-transposes": _entry("MergeTransposes", "merge_transposes", _EXACT),
     "merge-reshapes": _entry("MergeReshapes", "merge_reshapes", _EXACT),
+    "convert-range": _entry("ConvertRange", "convert_range", _EXACT),
     "fuse-conv-batchnorm": _entry("FuseConvBatchNorm", "fuse_conv_batchnorm", _NUMERIC),
     "fuse-conv-affine": _entry("FuseConvAffine", "fuse_conv_affine", _NUMERIC),
     "fuse-pad-conv": _entry("FusePadConv", "fuse_pad_conv", _NUMERIC),

@@ -15,7 +15,6 @@ from graphopt.errors import ModelError
 from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
 from graphopt.rewrite import edit
 from graphopt.rewrite.match import Miss
-from graphopt_passes._shape_ops import scalars_for_range
 
 __all__ = ["FoldConstants"]
 
@@ -289,8 +288,6 @@ def _put(part: _Part, tensors: list[ir.TensorProtocol], context: Context) -> lis
         producer = value.producer()
         assert producer is not None
         constant = context.new_constant(producer, result, value.name, as_node=value.is_graph_output())
-        readers = edit.redirect(value, constant)
-        scalars_for_range(readers, context)
-        touched += readers
+        touched += edit.redirect(value, constant)
     _, weakened = edit.erase_if_dead(reversed(part.nodes))
     return touched + weakened
