@@ -123,7 +123,8 @@ def test_types_that_numpy_lacks(dtype: str, onnx_type: str) -> None:
 
 def test_trim() -> None:
     raw = (
-        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Gather node. Name:'' Status Message: "
+        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Gather node. Name:'' Status "
+        "Message: "
         "/onnxruntime_src/onnxruntime/core/providers/cpu/tensor/x.cc:150 void onnxruntime::core_impl(const Tensor*, T) "
         "[with Tin = long int] Gather op: Out of range"
     )

@@ -54,9 +54,10 @@ def _files(source: Path | Sequence[Path]) -> list[Path]:
 
 def _load(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ModelError(f"{path}: not an .npz file", hint="Save it with numpy.savez(path, input_name=array).")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ModelError(f"{path}: not an .npz file", hint="Save it with numpy.savez(path, input_name=array).")
+        with archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path}: cannot be read as .npz: {error}") from error

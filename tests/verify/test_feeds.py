@@ -57,8 +57,8 @@ def _first(text: str, **options: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "dtype",
     [
-        "float", "double", "float16", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-        "bool", "string", "float8e4m3fn", "float8e5m2", "int4", "uint4",
+        "float", "double", "float16", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32",
+        "uint64", "bool", "string", "float8e4m3fn", "float8e5m2", "int4", "uint4",
     ],
 )  # fmt: skip
 def test_every_type(dtype: str) -> None:
@@ -68,10 +68,6 @@ def test_every_type(dtype: str) -> None:
     assert expected is not None
     assert made.dtype == expected.numpy()
     assert made.shape[0] == 3
-    if dtype not in ("float8e4m3fn", "float8e5m2", "int4", "uint4"):
-        runtime.open_session(model).run_with_ort_values(None, {"x": runtime.to_ort_value(made)}) if dtype == "bfloat16" else (
-            runtime.open_session(model).run(None, {"x": made})
-        )
 
 
 def test_seeded_and_distinct() -> None:
@@ -270,9 +266,7 @@ def test_choices_of_encoders() -> None:
 
 
 def test_overridable_initializers_are_moved_once() -> None:
-    model = parse(
-        "agraph (float[4] x, float[4] w) => (float[4] y) { y = Add(x, w) }", {"w": np.ones(4, np.float32)}
-    )
+    model = parse("agraph (float[4] x, float[4] w) => (float[4] y) { y = Add(x, w) }", {"w": np.ones(4, np.float32)})
     plan = Plan.of(model)
     assert [entry.name for entry in plan.inputs] == ["x"]
     ran: list[dict[str, Any]] = []
@@ -318,7 +312,16 @@ def test_input_without_type() -> None:
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("a", 2), ("a + b", 5), ("2*a", 4), ("a*b - 1", 5), ("b // 2", 1), ("b/0", None), ("c", None), ("__import__('os')", None)],
+    [
+        ("a", 2),
+        ("a + b", 5),
+        ("2*a", 4),
+        ("a*b - 1", 5),
+        ("b // 2", 1),
+        ("b/0", None),
+        ("c", None),
+        ("__import__('os')", None),
+    ],
 )
 def test_dimension_arithmetic(name: str, size: int | None) -> None:
     assert dims.evaluate(name, {"a": 2, "b": 3}) == size

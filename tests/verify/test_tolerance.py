@@ -16,7 +16,9 @@ from graphopt.verify.tolerance import Policy
 RANDOM = np.random.default_rng(0)
 
 
-def _judge(a: Any, b: Any, policy: Policy | None = None, *, drift: float | None = None, **options: bool) -> OutputComparison:
+def _judge(
+    a: Any, b: Any, policy: Policy | None = None, *, drift: float | None = None, **options: bool
+) -> OutputComparison:
     policy = policy or Policy()
     rtol, _ = policy.factors(tolerance.describe(a)[0])
     difference = tolerance.compare(a, b, rtol)
@@ -133,8 +135,8 @@ def test_large_integers_are_compared_as_integers() -> None:
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8])
 def test_eight_bit_integers_may_move_as_calibrated(dtype: type) -> None:
-    a = np.arange(100).astype(dtype)
-    b = (a + 1).astype(dtype)
+    a: np.ndarray[Any, Any] = np.arange(100).astype(dtype)
+    b: np.ndarray[Any, Any] = (a + 1).astype(dtype)
     assert not _judge(a, b).ok
     assert _judge(a, b, drift=1.0).ok
     assert not _judge(a, (a + 2).astype(dtype), drift=1.0).ok
