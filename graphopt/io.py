@@ -28,6 +28,7 @@ __all__ = ["check_target", "load", "save"]
 
 _MAP_FROM = 1 << 20  # bytes: smaller files are read, bigger ones stay mapped
 _PAGE = 4096
+_PATIENCE = 20  # attempts at a model that changes while it is read
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ENOUGH_ROOM = "Free some room on the disk, or save somewhere else."
 
@@ -49,12 +50,25 @@ def load(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> ir.Model:
     if not isinstance(source, (str, os.PathLike)):
         return proto.from_proto(source)
     path = Path(source).absolute()
+    for _ in range(_PATIENCE):
+        before = _identity(path)
+        try:
+            return _load(path)
+        except ModelError:
+            # Another process may have replaced the model and its data file between our opening the two.
+            if _identity(path) == before:
+                raise
+    return _load(path)
+
+
+def _load(path: Path) -> ir.Model:
+    from graphopt import proto
+    from graphopt.external import ExternalFiles
+
     try:
         data = _read(path)
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {str(path)!r}: {_reason(error)}") from None
-    from graphopt.external import ExternalFiles
-
     external = ExternalFiles(path)
     try:
         model = proto.from_bytes(data, external)
@@ -91,10 +105,9 @@ def save(
     """
     from graphopt import proto
 
-    target = Path(path)
+    mode = check_target(Path(path))
+    target = Path(path).resolve()
     try:
-        target = target.resolve()
-        mode = check_target(target)
         wanted = external_data if external_data is not None else bool(model.meta.get("graphopt.external"))
         buffers = [] if wanted else proto.to_buffers(model)
         size = sum(map(len, buffers))
@@ -108,8 +121,8 @@ def save(
             _save_with_data(model, target, tensors, mode)
         else:
             _save_alone(target, buffers or proto.to_buffers(model), mode)
-    except (OSError, ValueError) as error:
-        hint = _NOT_ENOUGH_ROOM if isinstance(error, OSError) and error.errno in _NO_ROOM else ""
+    except OSError as error:
+        hint = _NOT_ENOUGH_ROOM if error.errno in _NO_ROOM else ""
         raise SaveError(f"cannot write {str(target)!r}: {_reason(error)}", hint=hint) from None
 
 
@@ -121,6 +134,14 @@ def _read(path: Path) -> Buffer:
         if stat.S_ISREG(state.st_mode) and state.st_size >= _MAP_FROM:
             return map_file(file.fileno())
         return file.read()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        state = path.stat()
+    except (OSError, ValueError):
+        return None
+    return state.st_ino, state.st_mtime_ns
 
 
 def check_target(target: Path) -> int | None:

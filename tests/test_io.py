@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 from typing import Any
 
@@ -330,7 +329,8 @@ def test_failed_saves_leave_everything_as_it_was(
     def fail(*_: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(*((Path, "replace") if failing == "replace" else (os, failing)), fail)
+    holder: Any = Path if failing == "replace" else os
+    monkeypatch.setattr(holder, failing, fail)
     with pytest.raises((SaveError, KeyboardInterrupt)):
         io.save(model, path, external_data=external)
     monkeypatch.undo()
@@ -426,7 +426,7 @@ def test_many_runs_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, str(source), str(path)]
     runs = [subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}) for _ in range(3)]
     while any(run.poll() is None for run in runs):
-        time.sleep(0.02)
+        np.testing.assert_array_equal(weights_of(io.load(path)), WEIGHTS)
     assert [run.returncode for run in runs] == [0, 0, 0]
     np.testing.assert_array_equal(weights_of(io.load(path)), WEIGHTS)
     assert not [name for name in names(tmp_path) if name.startswith(".")]
