@@ -42,6 +42,8 @@ def check(model: ir.Model) -> None:
 
 @functools.lru_cache(maxsize=4096)
 def _signature(op_type: str, version: int, domain: str) -> _Signature | None:
+    if not 0 < version < 1 << 31:
+        return None
     try:
         schema = onnx.defs.get_schema(op_type, version, domain)
     except (onnx.defs.SchemaError, UnicodeError):

@@ -214,6 +214,8 @@ def check_typed_data(proto: onnx.TensorProto, dims: Sequence[int]) -> None:
     need = -(-math.prod(dims) * numerator // denominator)
     if have != need:
         raise ModelError(f"tensor {proto.name!r} of shape {list(dims)} needs {need} stored elements and has {have}")
+    if any(len(getattr(proto, other)) for other in ("int32_data", "string_data", *_TYPED_FIELDS) if other != field):
+        raise ModelError(f"tensor {proto.name!r} has data in a field for another element type")
 
 
 def payload(tensor: ir.TensorProtocol) -> Buffer:

@@ -122,12 +122,17 @@ def _target_fits(node: ir.Node, before: tuple[Dim, ...] | None, context: Context
     return all(before[axis] == between[axis] for axis in copied)
 
 
+_INT64_MAX = (1 << 63) - 1
+
+
 def _constant_target(before: tuple[Dim, ...] | None, after: tuple[Dim, ...] | None) -> list[int] | None:
     """A Reshape target from ``before`` to ``after``, or ``None``."""
     if before is None or after is None:
         return None
     open_axes = [axis for axis, dim in enumerate(after) if not isinstance(dim, int) or dim == 0]
     target = [dim if isinstance(dim, int) else -1 for dim in after]
+    if max(target, default=0) > _INT64_MAX:
+        return None
     if len(open_axes) <= 1:
         return [dim or -1 for dim in target]
     for axis in open_axes:
