@@ -40,6 +40,8 @@ def mutate(data: bytes, seed: int, others: Sequence[bytes]) -> bytes:
         result = model.SerializeToString()
     except ValueError:  # text that is no UTF-8
         return _bytes(data, chance, others)
+    if chance.random() < 0.03:
+        result += _nested(chance)
     if chance.random() < 0.1:
         result = _bytes(result, chance, others)
     return result
@@ -102,7 +104,7 @@ def _any_field(model: onnx.ModelProto, chance: random.Random) -> None:
         if chance.random() < 0.3 or field.type == FieldDescriptor.TYPE_MESSAGE:
             message.ClearField(field.name)
         else:
-            _assign(message, field, _scalar(field, chance))
+            setattr(message, field.name, _scalar(field, chance))
         return
     held = getattr(message, field.name)
     action = chance.randrange(4)
@@ -140,14 +142,8 @@ def _scalar(field: FieldDescriptor, chance: random.Random) -> Any:
         return bytes(chance.randrange(256) for _ in range(chance.choice((0, 1, 3, 8, 64))))
     if field.type == FieldDescriptor.TYPE_ENUM:
         return chance.choice([value.number for value in field.enum_type.values])
-    return chance.choice(_INTEGERS)
-
-
-def _assign(message: Message, field: FieldDescriptor, value: Any) -> None:
-    try:
-        setattr(message, field.name, value)
-    except ValueError:  # out of the range of an int32
-        setattr(message, field.name, value % 100)
+    number = chance.choice(_INTEGERS)
+    return number if field.type == FieldDescriptor.TYPE_INT64 else number % 100
 
 
 def _graphs(model: onnx.ModelProto) -> list[onnx.GraphProto]:
@@ -245,13 +241,22 @@ def _value_type(model: onnx.ModelProto, chance: random.Random) -> None:
         value.type.tensor_type.shape.dim.add(dim_value=chance.choice(_INTEGERS))
 
 
-def _nest(model: onnx.ModelProto, chance: random.Random) -> None:
-    """An If in an If in an If ..."""
-    inner = helper.make_graph([helper.make_node("Identity", ["deep"], ["r"])], "g", [], [onnx.ValueInfoProto(name="r")])
-    for _ in range(chance.choice((5, 20, 45, 120))):
-        node = helper.make_node("If", ["deep"], ["r"], then_branch=inner, else_branch=inner if chance.random() < 0.01 else None)
-        inner = helper.make_graph([node], "g", [], [onnx.ValueInfoProto(name="r")])
-    model.graph.node.extend(inner.node)
+def _nested(chance: random.Random) -> bytes:
+    """An If in an If in an If ..., to be appended to a model; written by hand, since protobuf itself has a limit."""
+
+    def record(field: int, payload: bytes) -> bytes:
+        size, length = bytearray(), len(payload)
+        while length > 127:
+            size.append(length & 127 | 128)
+            length >>= 7
+        return bytes([field << 3 | 2, *size, length]) + payload
+
+    graph = record(1, record(1, b"deep") + record(2, b"r") + record(4, b"Identity")) + record(12, record(1, b"r"))
+    for _ in range(chance.choice((5, 25, 31, 34, 120, 3000))):
+        branch = record(1, b"then_branch") + record(6, graph) + b"\xa0\x01\x05"
+        graph = record(1, record(1, b"deep") + record(2, b"r") + record(4, b"If") + record(5, branch))
+        graph += record(12, record(1, b"r"))
+    return record(7, graph)
 
 
 def _recursive_function(model: onnx.ModelProto, chance: random.Random) -> None:
@@ -284,5 +289,5 @@ def _bomb(model: onnx.ModelProto, chance: random.Random) -> None:
 
 _CHANGES: tuple[Change, ...] = (
     _rewire, _rewire, _swap_inputs, _shuffle_nodes, _other_op, _other_op, _tensor_damage, _tensor_damage,
-    _versions, _value_type, _nest, _recursive_function, _bomb,
+    _versions, _value_type, _recursive_function, _bomb,
 )  # fmt: skip
