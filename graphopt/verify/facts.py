@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import onnx_ir as ir
 
 from graphopt import walk
-from graphopt.analysis import effects
+from graphopt.analysis import constants, effects
 from graphopt.verify.feeds import Plan
 from graphopt.verify.tolerance import CLOSENESS
 
@@ -118,6 +118,10 @@ def _outermost(node: ir.Node, owner: Mapping[ir.Graph, ir.Node | None]) -> ir.No
 
 
 def _is_random(node: ir.Node) -> bool:
+    """A seed makes a run of a fresh session repeatable, unlike a rewrite that would compute the value once."""
+    if node.domain not in ("", "ai.onnx") or "seed" in node.attributes:
+        return False
     if node.op_type == "Dropout":
-        return not effects.is_deterministic(node) and "seed" not in node.attributes
-    return node.op_type in effects.RANDOM_OPS and "seed" not in node.attributes
+        training = node.inputs[2] if len(node.inputs) > 2 else None
+        return training is not None and constants.scalar(training) in (None, True)
+    return node.op_type in effects.RANDOM_OPS

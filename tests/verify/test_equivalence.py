@@ -148,6 +148,17 @@ def test_random_operator_in_a_branch() -> None:
     assert validate(model, model).notes
 
 
+@pytest.mark.parametrize(("training", "noted"), [(False, False), (True, True)])
+def test_dropout_is_random_only_when_it_trains(training: bool, noted: bool) -> None:
+    model = parse(
+        "agraph (float[99] x) => (float[99] y) { y = Dropout(x, ratio, training) }",
+        {"ratio": np.array(0.5, np.float32), "training": np.array(training)},
+    )
+    verdict = validate(model, model)
+    assert verdict.equal
+    assert bool(verdict.notes) is noted
+
+
 def test_integers_are_exact() -> None:
     text = "agraph (int64[40] x) => (int64[40] y) {{ k = Constant<value_int = {}>() y = Mul(x, k) }}"
     a, b = parse(text.format(3)), parse(text.format(4))
