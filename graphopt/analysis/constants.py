@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -48,12 +50,34 @@ def scalar(value: ir.Value | None) -> float | int | bool | None:
 
 
 def tensor(contents: npt.NDArray[Any], name: str | None = None) -> ir.TensorProtocol:
-    """A tensor over an array, whose memory it shares where the layout allows."""
+    """A tensor over an array, whose memory it shares where the layout allows.
+
+    What a pass computes from the weights of a large model must not fill the memory that the weights themselves do
+    not fill, so a large array moves to an unnamed temporary file, where there is room for one.
+    """
+    if contents.dtype.byteorder == ">":
+        contents = contents.astype(contents.dtype.newbyteorder("="))
     dtype = ir.DataType.from_numpy(contents.dtype)
-    if dtype.bitwidth < 8 or contents.dtype.byteorder == ">" or contents.dtype.kind in "OSU":
+    if dtype.bitwidth < 8 or contents.dtype.kind in "OSU":
         return ir.tensor(contents, name=name)
-    raw = np.ascontiguousarray(contents).reshape(-1).view(np.uint8).data if contents.size else b""
+    raw = np.ascontiguousarray(contents).reshape(-1).view(np.uint8).data if contents.size else memoryview(b"")
+    if raw.nbytes >= _SPILL_FROM:
+        raw = _spilled(raw)
     return BufferTensor(raw, dtype, ir.Shape(contents.shape, frozen=True), name)
+
+
+_SPILL_FROM = 1 << 22  # bytes
+
+
+def _spilled(raw: memoryview) -> memoryview:
+    """The same bytes, mapped from a file that vanishes with the last reference; as they are if there is no room."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(raw)
+            file.flush()
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError:
+        return raw
 
 
 def tensor_of_constant_node(node: ir.Node) -> ir.TensorProtocol | None:
