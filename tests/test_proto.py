@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import time
 from pathlib import Path
 from typing import Any
 
@@ -519,8 +520,7 @@ def test_session_bytes_leave_big_weights_where_they_are() -> None:
 
 
 def test_time_grows_linearly() -> None:
-    """Ten times the nodes take at most fifteen times as long."""
-    import time
+    """Ten times the nodes take about ten times as long, where a quadratic step would take a hundred times."""
 
     def seconds(count: int) -> float:
         nodes = [relu(f"v{i}" if i else "x", f"v{i + 1}", f"n{i}") for i in range(count)]
@@ -532,4 +532,9 @@ def test_time_grows_linearly() -> None:
             times.append(time.perf_counter() - start)
         return min(times)
 
-    assert seconds(20_000) < 15 * seconds(2_000)
+    gc.collect()
+    gc.disable()  # its full collections come when they like
+    try:
+        assert seconds(20_000) < 30 * seconds(2_000)
+    finally:
+        gc.enable()

@@ -28,6 +28,7 @@ from graphopt.runtime import PLACEHOLDER
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from graphopt.proto.tensor_reader import ExternalData
     from graphopt.proto.wire import Buffer
 
 __all__ = [
@@ -65,7 +66,7 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
     return from_bytes(data)
 
 
-def from_bytes(data: Buffer, external: decode.ExternalData | None = None) -> ir.Model:
+def from_bytes(data: Buffer, external: ExternalData | None = None) -> ir.Model:
     """Build the model of a serialized ModelProto.
 
     Args:
@@ -215,7 +216,7 @@ def _parse(data: Buffer) -> tuple[onnx.ModelProto, wire.Skeleton]:
 
 
 def _decode(
-    proto: onnx.ModelProto, payloads: Mapping[str, tuple[int, Buffer]], external: decode.ExternalData, has_unknown: bool
+    proto: onnx.ModelProto, payloads: Mapping[str, tuple[int, Buffer]], external: ExternalData, has_unknown: bool
 ) -> ir.Model:
     try:
         tail = cut_tail(proto)

@@ -2,42 +2,33 @@
 
 Does what ``onnx_ir.serde`` does, three times as fast and stricter: what a graph must never have (a name used but not
 defined, or defined twice; data that does not fit its shape) is a ModelError here instead of a log line. What
-``onnx_ir`` has no place for rides along in ``meta`` and is put back by :mod:`graphopt.proto.encode`:
-``graphopt.unknown`` (fields of a newer ONNX), ``graphopt.training`` (training info) and ``graphopt.type``.
+``onnx_ir`` has no place for rides along in ``meta`` (:mod:`graphopt.proto.carried`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnx_ir as ir
 
 from graphopt.errors import ModelError
 from graphopt.proto import objects
-from graphopt.proto.tensors import BIT_WIDTHS, LIKE_RAW, RAW_DATA, BufferTensor, SparseTensor, check_typed_data
+from graphopt.proto.carried import QUANTIZATION, TRAINING, keep_unknown, metadata
+from graphopt.proto.tensor_reader import ExternalData, TensorReader
 from graphopt.proto.typeinfo import TypeReader
 
 if TYPE_CHECKING:
     from graphopt.proto.wire import Buffer
 
-__all__ = ["ExternalData", "Undefined", "decode_model"]
+__all__ = ["Undefined", "decode_model"]
 
 _MULTI_DEVICE_IR = 11
-_QUANTIZATION = "quant_parameter_tensor_names"  # where onnx_ir keeps quantization annotations
 _INT, _FLOAT, _STRING, _TENSOR, _INTS, _GRAPH = 2, 1, 3, 4, 7, 5
 _Kind = ir.AttributeType
 _Scope = dict[str, ir.Value]
-_attr, _ATTRIBUTE_TYPES, _DATA_TYPES = objects.attr, objects.ATTRIBUTE_TYPES, objects.DATA_TYPES
-_EXTERNAL = onnx.TensorProto.EXTERNAL
-
-
-class ExternalData(Protocol):
-    """Finds the bytes of a tensor that are not in the model."""
-
-    def __call__(self, proto: onnx.TensorProto) -> Buffer: ...
+_attr, _ATTRIBUTE_TYPES = objects.attr, objects.ATTRIBUTE_TYPES
 
 
 class Undefined(Exception):
@@ -70,12 +61,12 @@ class _Decoder:
     def __init__(
         self, payloads: Mapping[str, tuple[int, Buffer]], external: ExternalData, has_unknown: bool, ir_version: int
     ) -> None:
-        self._payloads = payloads
-        self._external = external
         self._has_unknown = has_unknown
         self._multi_device = ir_version >= _MULTI_DEVICE_IR
         self._types = TypeReader()
         self._assign_type = self._types.assign
+        tensors = TensorReader(payloads, external, self._types, has_unknown=has_unknown)
+        self._read_tensor, self._read_sparse = tensors.read, tensors.read_sparse
         self._scopes: list[_Scope] = []
 
     def model(self, proto: onnx.ModelProto) -> ir.Model:
@@ -91,19 +82,19 @@ class _Decoder:
             model_version=proto.model_version if proto.HasField("model_version") else None,
             doc_string=proto.doc_string if proto.HasField("doc_string") else None,
             functions=functions,
-            metadata_props=_metadata(proto.metadata_props),
+            metadata_props=metadata(proto.metadata_props),
             device_configurations=tuple(map(ir.serde.deserialize_model_configuration, proto.configuration)),
         )
         if len(model.functions) != len(functions):
             raise ModelError("two functions of the model have the same domain, name and overload")
         if proto.training_info:
-            model.meta["graphopt.training"] = [info.SerializeToString() for info in proto.training_info]
+            model.meta[TRAINING] = [info.SerializeToString() for info in proto.training_info]
         if functions and proto.ir_version < 10:
             self._function_value_info(model, proto.graph)
         if model.device_configurations:
             ir.serde._resolve_node_device_configurations(model)
         if self._has_unknown:
-            self._keep_unknown(model, proto)
+            keep_unknown(model, proto)
         return model
 
     def graph(self, proto: onnx.GraphProto) -> ir.Graph:
@@ -129,7 +120,7 @@ class _Decoder:
             outputs.append(output)
         for annotation in proto.quantization_annotation:
             if (annotated := scope.get(annotation.tensor_name)) is not None:
-                annotated.meta[_QUANTIZATION] = _metadata(annotation.quant_parameter_tensor_names)
+                annotated.meta[QUANTIZATION] = metadata(annotation.quant_parameter_tensor_names)
         self._scopes.pop()
         graph = ir.Graph(
             inputs,
@@ -138,11 +129,11 @@ class _Decoder:
             initializers=initializers,
             doc_string=proto.doc_string or None,
             name=proto.name if proto.HasField("name") else None,
-            metadata_props=_metadata(proto.metadata_props),
+            metadata_props=metadata(proto.metadata_props),
         )
         objects.fill(graph, nodes)
         if self._has_unknown:
-            self._keep_unknown(graph, proto)
+            keep_unknown(graph, proto)
         return graph
 
     def function(self, proto: onnx.FunctionProto) -> ir.Function:
@@ -169,12 +160,12 @@ class _Decoder:
             doc_string=proto.doc_string or None,
             opset_imports=_opsets(proto.opset_import),
             name=f"{proto.name}_{proto.domain}__{proto.overload}" if proto.overload else "",
-            metadata_props=_metadata(proto.metadata_props),
+            metadata_props=metadata(proto.metadata_props),
         )
         objects.fill(graph, nodes)
         function = ir.Function(proto.domain, proto.name, proto.overload, graph=graph, attributes=attributes)
         if self._has_unknown:
-            self._keep_unknown(function, proto)
+            keep_unknown(function, proto)
         return function
 
     def _nodes(self, protos: Any, scope: _Scope, infos: dict[str, onnx.ValueInfoProto]) -> list[ir.Node]:
@@ -210,14 +201,14 @@ class _Decoder:
             if proto.overload:
                 node.overload = proto.overload
             if proto.metadata_props:
-                node._metadata_props = _metadata(proto.metadata_props)
+                node._metadata_props = metadata(proto.metadata_props)
             if self._multi_device and proto.device_configurations:
                 known = {name: value for visible in self._scopes for name, value in visible.items()}
                 node.device_configurations = tuple(
                     ir.serde.deserialize_node_device_configuration(item, known) for item in proto.device_configurations
                 )
             if has_unknown:
-                self._keep_unknown(node, proto)
+                keep_unknown(node, proto)
             nodes.append(node)
         return nodes
 
@@ -240,12 +231,12 @@ class _Decoder:
         if info.doc_string:
             value.doc_string = info.doc_string
         if info.metadata_props:
-            value._metadata_props = _metadata(info.metadata_props)
+            value._metadata_props = metadata(info.metadata_props)
         if self._has_unknown:
-            self._keep_unknown(value, info)
+            keep_unknown(value, info)
 
     def _initializer(self, proto: onnx.TensorProto, scope: _Scope, infos: dict[str, onnx.ValueInfoProto]) -> ir.Value:
-        tensor = self._tensor(proto)
+        tensor = self._read_tensor(proto)
         name: str = proto.name
         value = scope.get(name)
         if value is None:
@@ -259,65 +250,13 @@ class _Decoder:
         return value
 
     def _sparse_initializer(self, proto: onnx.SparseTensorProto, scope: _Scope) -> ir.Value:
-        tensor = self._sparse(proto)
+        tensor = self._read_sparse(proto)
         name = proto.values.name
         value = scope.get(name) or self._define(name, scope, "sparse initializer")
         value.type = ir.TensorType(tensor.dtype)
         value.shape = tensor.shape
         value.const_value = tensor
         return value
-
-    def _sparse(self, proto: onnx.SparseTensorProto) -> SparseTensor:
-        own = onnx.SparseTensorProto.FromString(proto.SerializeToString())
-        for part in (own.values, own.indices):
-            tensor = self._tensor(part)
-            if isinstance(tensor, BufferTensor):
-                del part.external_data[:]
-                part.ClearField("data_location")
-                part.raw_data = tensor.tobytes()
-        if any(dim < 0 for dim in own.dims) or own.values.data_type not in BIT_WIDTHS:
-            raise ModelError(f"sparse tensor {own.values.name!r} has an impossible shape or type")
-        return SparseTensor(own, self._types.static(tuple(own.dims)))
-
-    def _tensor(self, proto: onnx.TensorProto) -> ir.TensorProtocol:
-        dims = tuple(proto.dims)
-        kind = proto.data_type
-        if dims and min(dims) < 0:
-            raise ModelError(f"tensor {proto.name!r} has a negative dimension: {list(dims)}")
-        field = RAW_DATA
-        if proto.data_location == _EXTERNAL:
-            field, raw = self._outside(proto)
-            if field in LIKE_RAW and kind not in LIKE_RAW[field]:
-                raise ModelError(f"tensor {proto.name!r} has its data in a field for another element type")
-        else:
-            raw = proto.raw_data
-        bits = BIT_WIDTHS.get(kind)
-        if bits is None or not (raw or proto.HasField("raw_data")):
-            return self._typed_tensor(proto, dims)
-        if len(raw) != (math.prod(dims) * bits + 7) // 8:
-            raise ModelError(
-                f"tensor {proto.name!r} of shape {list(dims)} needs {(math.prod(dims) * bits + 7) // 8} bytes"
-                f" and has {len(raw)}"
-            )
-        tensor = BufferTensor(raw, _DATA_TYPES[kind], self._types.static(dims), proto.name, field=field)
-        if proto.doc_string:
-            tensor.doc_string = proto.doc_string
-        if proto.metadata_props:
-            tensor._metadata_props = _metadata(proto.metadata_props)
-        if self._has_unknown:
-            self._keep_unknown(tensor, proto)
-        return tensor
-
-    def _outside(self, proto: onnx.TensorProto) -> tuple[int, Buffer]:
-        location = proto.external_data[-1].value if proto.external_data else ""
-        found = self._payloads.get(location)
-        return (RAW_DATA, self._external(proto)) if found is None else found
-
-    def _typed_tensor(self, proto: onnx.TensorProto, dims: tuple[int, ...]) -> ir.TensorProtocol:
-        check_typed_data(proto, dims)
-        if proto.data_type == ir.DataType.STRING:
-            return ir.serde.deserialize_tensor(proto)
-        return ir.serde.TensorProtoTensor(proto)
 
     def _attribute(self, proto: onnx.AttributeProto) -> ir.Attr:
         name = proto.name
@@ -333,7 +272,7 @@ class _Decoder:
             elif kind == _FLOAT:
                 content = proto.f
             elif kind == _TENSOR:
-                content = self._tensor(proto.t)
+                content = self._read_tensor(proto.t)
             elif kind == _GRAPH:
                 content = self.graph(proto.g)
             elif (read := _RARE.get(kind)) is not None:
@@ -342,7 +281,7 @@ class _Decoder:
                 raise ModelError(f"attribute {name!r} has no known type ({kind})")
             made = _attr(name, _ATTRIBUTE_TYPES[kind], content, doc_string)
         if self._has_unknown:
-            self._keep_unknown(made, proto)
+            keep_unknown(made, proto)
         return made
 
     def _type_and_shape(self, proto: onnx.TypeProto) -> ir.TypeAndShape:
@@ -362,15 +301,6 @@ class _Decoder:
                 if info is not None:
                     self._describe(value, info)
 
-    def _keep_unknown(self, holder: Any, proto: Any) -> None:
-        """Let the fields that the installed onnx does not know ride along with what was made of a message."""
-        only_unknown = type(proto)()
-        only_unknown.CopyFrom(proto)
-        for field in proto.DESCRIPTOR.fields:
-            only_unknown.ClearField(field.name)
-        if unknown := only_unknown.SerializeToString():
-            holder.meta["graphopt.unknown"] = unknown
-
 
 def _string(content: bytes) -> str | bytes:
     """Text, or the bytes themselves where a custom operator keeps arbitrary data."""
@@ -384,10 +314,10 @@ _RARE: dict[int, Callable[[_Decoder, onnx.AttributeProto], Any]] = {
     _STRING: lambda _, proto: _string(proto.s),
     int(_Kind.FLOATS): lambda _, proto: tuple(proto.floats),
     int(_Kind.STRINGS): lambda _, proto: tuple(map(_string, proto.strings)),
-    int(_Kind.TENSORS): lambda self, proto: tuple(self._tensor(item) for item in proto.tensors),
+    int(_Kind.TENSORS): lambda self, proto: tuple(self._read_tensor(item) for item in proto.tensors),
     int(_Kind.GRAPHS): lambda self, proto: tuple(self.graph(item) for item in proto.graphs),
-    int(_Kind.SPARSE_TENSOR): lambda self, proto: self._sparse(proto.sparse_tensor),
-    int(_Kind.SPARSE_TENSORS): lambda self, proto: tuple(self._sparse(item) for item in proto.sparse_tensors),
+    int(_Kind.SPARSE_TENSOR): lambda self, proto: self._read_sparse(proto.sparse_tensor),
+    int(_Kind.SPARSE_TENSORS): lambda self, proto: tuple(self._read_sparse(item) for item in proto.sparse_tensors),
     int(_Kind.TYPE_PROTO): lambda self, proto: self._type_and_shape(proto.tp),
     int(_Kind.TYPE_PROTOS): lambda self, proto: tuple(self._type_and_shape(item) for item in proto.type_protos),
 }
@@ -410,10 +340,6 @@ def _check_text(names: Iterable[object], nodes: Iterable[ir.Node]) -> None:
         return
     broken = next(text for text in texts if not isinstance(text, str))
     raise ModelError(f"a name in the model is not valid UTF-8: {broken!r}")
-
-
-def _metadata(entries: Any) -> dict[str, str] | None:
-    return {entry.key: entry.value for entry in entries} if len(entries) else None
 
 
 def _opsets(entries: Any) -> dict[str, int]:

@@ -16,6 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from graphopt.errors import ModelError
+from graphopt.proto.carried import QUANTIZATION, TRAINING, TYPE, unknown
 from graphopt.proto.tails import Tail
 from graphopt.proto.tensors import RAW_DATA, BufferTensor, SparseTensor, byte_size, payload
 from graphopt.proto.typeinfo import TypeWriter, encode_type
@@ -26,8 +27,6 @@ __all__ = ["Place", "encode_model"]
 _VALUE_INFO_IN_FUNCTIONS_IR = 10
 _MULTI_DEVICE_IR = 11
 _WORTH_KEEPING_APART = 1 << 12  # bytes: smaller data are copied
-_UNKNOWN = "graphopt.unknown"
-_QUANTIZATION = "quant_parameter_tensor_names"
 _Kind = ir.AttributeType
 _Parts = list[Buffer]
 
@@ -81,7 +80,7 @@ class _Encoder:
         parts += (head(7, _size(graph)), *graph)
         parts += _opsets(8, model.opset_imports)
         parts += _metadata(14, model._metadata_props)
-        for info in model.meta.get("graphopt.training", ()):
+        for info in model.meta.get(TRAINING, ()):
             parts.append(record(20, info))
         for function in model.functions.values():
             body = self._function(function)
@@ -89,7 +88,7 @@ class _Encoder:
         if self._ir_version >= _MULTI_DEVICE_IR:
             for configuration in model.device_configurations:
                 parts.append(record(26, ir.serde.serialize_model_configuration(configuration).SerializeToString()))
-        parts += _unknown(model)
+        parts += unknown(model)
         return parts
 
     def graph(self, graph: ir.Graph, tail: Tail | None = None) -> _Parts:
@@ -125,7 +124,7 @@ class _Encoder:
         parts += infos
         parts += annotations
         parts += _metadata(16, graph._metadata_props)
-        parts += _unknown(graph)
+        parts += unknown(graph)
         return parts
 
     def _nodes(
@@ -153,7 +152,7 @@ class _Encoder:
                     value._type is not None
                     or value._metadata_props
                     or value.doc_string
-                    or (value._metadata is not None and "graphopt.type" in value._metadata)
+                    or (value._metadata is not None and TYPE in value._metadata)
                 ):
                     infos.append(record(info_field, describe(value)))
 
@@ -201,7 +200,7 @@ class _Encoder:
                     raise ModelError(f"node {node.name!r} ({node.op_type}): {error}") from None
                 fields.append(record(10, message.SerializeToString()))
         if node._metadata is not None:
-            fields += _unknown(node)
+            fields += unknown(node)
         parts: _Parts = []
         for attribute in node._attributes.data.values():
             body = self._attribute(attribute)
@@ -223,7 +222,7 @@ class _Encoder:
         if attribute.doc_string:
             simple += text(13, attribute.doc_string)
         if attribute._metadata is not None:
-            simple += b"".join(_unknown(attribute))
+            simple += b"".join(unknown(attribute))
         if attribute._ref_attr_name:
             return simple + text(21, attribute._ref_attr_name)
         if kind is _Kind.INTS:
@@ -259,7 +258,7 @@ class _Encoder:
         if tensor.doc_string:
             simple += text(12, tensor.doc_string)
         if type(tensor) is not BufferTensor or tensor._metadata_props or tensor._metadata:
-            simple += b"".join([*_metadata(16, tensor.metadata_props), *_unknown(tensor)])
+            simple += b"".join([*_metadata(16, tensor.metadata_props), *unknown(tensor)])
         if place is not None:
             keys = {"location": place.location, "offset": str(place.offset), "length": str(place.length)}
             return [simple + b"".join(_metadata(13, keys)) + number(14, onnx.TensorProto.EXTERNAL)]
@@ -286,7 +285,7 @@ class _Encoder:
         if value._metadata_props:
             content += b"".join(_metadata(4, value._metadata_props))
         if value._metadata is not None:
-            content += b"".join(_unknown(value))
+            content += b"".join(unknown(value))
         return content
 
     def _function(self, function: ir.Function) -> _Parts:
@@ -315,7 +314,7 @@ class _Encoder:
             parts.append(text(13, function.overload))
         parts += _opsets(9, function.opset_imports)
         parts += _metadata(14, function.metadata_props)
-        parts += _unknown(function)
+        parts += unknown(function)
         return parts
 
     def _function_infos(self, function: ir.Function) -> list[bytes]:
@@ -370,13 +369,8 @@ def _opsets(field: int, imports: Mapping[str, int]) -> list[bytes]:
     return [record(field, text(1, domain) + number(2, version)) for domain, version in imports.items()]
 
 
-def _unknown(holder: Any) -> list[bytes]:
-    """The fields that the installed onnx did not know when the object was read."""
-    return [holder.meta[_UNKNOWN]] if _UNKNOWN in holder.meta else []
-
-
 def _annotate(value: ir.Value, annotations: list[bytes]) -> None:
-    if value._metadata is None or not (entries := value._metadata.get(_QUANTIZATION)):
+    if value._metadata is None or not (entries := value._metadata.get(QUANTIZATION)):
         return
     annotations.append(record(14, text(1, value.name or "") + b"".join(_metadata(2, entries))))
 

@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from graphopt.proto import objects, wire
+from graphopt.proto.carried import TYPE
 
 __all__ = ["TypeReader", "TypeWriter", "encode_type", "has_map"]
 
@@ -39,7 +40,7 @@ class TypeReader:
             return
         if not _is_held(proto):
             if info.HasField("type"):
-                value.meta["graphopt.type"] = key
+                value.meta[TYPE] = key
             return
         value.type = ir.serde.deserialize_type_proto_for_type(proto)
         value.shape = ir.serde.deserialize_type_proto_for_shape(proto)
@@ -90,7 +91,7 @@ def _is_held(proto: onnx.TypeProto) -> bool:
 
 
 def _carried(value: ir.Value) -> bytes | None:
-    return None if value._metadata is None else value._metadata.get("graphopt.type")
+    return None if value._metadata is None else value._metadata.get(TYPE)
 
 
 def encode_type(kind: ir.TypeProtocol, shape: ir.Shape | None) -> bytes:
