@@ -50,6 +50,8 @@ def _numbers(entry: Input, shape: tuple[int, ...], guess: Guess, random: np.rand
     uses, dtype = entry.uses, entry.dtype
     if uses.kind == "parts":
         return _parts(dims.size(uses.limits[0], guess.sizes, 1), shape)
+    if uses.kind == "resized":
+        return _resized([dims.size(limit, guess.sizes, 4) for limit in uses.limits], shape)
     if uses.is_index or uses.limits:
         bounds = [dims.size(limit, guess.sizes, guess.cap) for limit in uses.limits] or [guess.cap]
         return random.integers(uses.low, max(uses.low + 1, min(bounds)), shape)
@@ -75,6 +77,13 @@ def _parts(total: int, shape: tuple[int, ...]) -> Array:
     parts = np.full(shape, total // max(1, shape[0]))
     parts[-1:] += total - parts.sum()
     return parts
+
+
+def _resized(sizes: list[int], shape: tuple[int, ...]) -> Array:
+    """The input's own sizes, the spatial ones doubled; kernels for other axes are few."""
+    if shape != (len(sizes),):
+        return np.full(shape, 4)
+    return np.array([size if axis < 2 and len(sizes) > 2 else 2 * size for axis, size in enumerate(sizes)])
 
 
 def _reshape(shape: tuple[int, ...], _: np.random.Generator) -> Array:

@@ -177,6 +177,9 @@ def _note(uses: Uses, node: ir.Node, position: int, scale: int, shift: int, size
     elif node.op_type in ("Split", "SplitToSequence") and position == 1:
         size = _size(node, 0, _int(node, "axis", 0), size_of)
         uses.kind, uses.limits = ("parts", [size]) if size is not None else ("ones", [])
+    elif where == ("Resize", 3) and node.inputs[0] is not None and node.inputs[0].shape is not None:
+        sizes = [size_of(node.inputs[0], axis) for axis in range(len(node.inputs[0].shape))]
+        uses.kind, uses.limits = "resized", [size for size in sizes if size is not None]
     elif where in KINDS:
         uses.kind = uses.kind or KINDS[where]
     elif node.op_type == "Equal":

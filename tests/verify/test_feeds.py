@@ -235,6 +235,7 @@ def test_masks_are_ones_then_mixed() -> None:
         ("agraph (int64[5] x, int64[5] d) => (int64[5] y) { y = Div(x, d) }", 2),
         ("agraph (int64[5] x, int64 d, float[2] v) => (float[5,D] y) { y = OneHot(x, d, v) }", 3),
         ("agraph (float[1,3,4,4] x, float[4] s) => (float[A,B,C,D] y) { y = Resize<mode = \"linear\">(x, , s) }", 2),
+        ("agraph (float[1,3,4,4] x, int64[4] s) => (float[A,B,C,D] y) { y = Resize<mode = \"cubic\">(x, , , s) }", 2),
         ("agraph (seq(float[N]) s) => (float[M] y) { y = ConcatFromSequence<axis = 0>(s) }", 1),
         ("agraph () => (float[2] y) { y = Constant<value_floats = [1.0, 2.0]>() }", 0),
     ],
