@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
-import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
+from graphopt import collector
 from graphopt.errors import GraphoptError
 from graphopt.pipeline.base import Context, GraphPass, Pass, RulePass
 from graphopt.rewrite.driver import Driver
 
-__all__ = ["RunStats", "drop_initializer_inputs", "paused_gc", "run"]
+__all__ = ["RunStats", "drop_initializer_inputs", "run"]
 
 MAX_ROUNDS = 50
 """A bound against passes that undo each other; real models settle in two or three rounds."""
@@ -34,18 +33,6 @@ class RunStats:
     counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     seconds: dict[str, float] = dataclasses.field(default_factory=lambda: collections.defaultdict(float))
     rounds: int = 0
-
-
-@contextlib.contextmanager
-def paused_gc() -> Iterator[None]:
-    """Keeps the cyclic collector from walking a large, growing graph over and over."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def run(
@@ -76,7 +63,7 @@ def run(
     stages = _stages(passes, context, checked)
     last_change = dict.fromkeys(range(len(stages)), -1)
     changes = 0
-    with paused_gc():
+    with collector.paused():
         while stats.rounds < MAX_ROUNDS:
             stats.rounds += 1
             before = changes

@@ -7,16 +7,15 @@ there and back, and big weights are never copied.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
+from graphopt import collector
 from graphopt.errors import ModelError
 from graphopt.proto import decode, wire
 from graphopt.proto.encode import Place, encode_model
@@ -59,7 +58,7 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
     try:
         data = proto.SerializeToString()
     except (EncodeError, ValueError):  # more than 2 GB
-        with _no_collections():
+        with collector.paused():
             copy = onnx.ModelProto()
             copy.CopyFrom(proto)
             return _decode(copy, {}, _nowhere, has_unknown=False)
@@ -81,7 +80,7 @@ def from_bytes(data: Buffer, external: ExternalData | None = None) -> ir.Model:
     if has_unknown:
         proto = onnx.ModelProto.FromString(skeleton.content)
     view = memoryview(data)
-    with _no_collections():
+    with collector.paused():
         payloads = {key: (field, view[start:end]) for key, (field, start, end) in skeleton.payloads.items()}
         return _decode(proto, payloads, external or _nowhere, has_unknown)
 
@@ -97,7 +96,7 @@ def to_buffers(model: ir.Model, places: Mapping[int, Place] | None = None) -> li
         ModelError: The model cannot be expressed in ONNX.
     """
     try:
-        with _no_collections():
+        with collector.paused():
             return encode_model(model, places)
     except UnicodeError as error:
         raise ModelError(f"a text in the model cannot be encoded: {error}") from None
@@ -255,15 +254,3 @@ def _nowhere(proto: onnx.TensorProto) -> Buffer:
         f"the data of tensor {proto.name!r} are in another file, and it is not known in which folder",
         hint="Load the model from its path, or call onnx.load_external_data_for_model first.",
     )
-
-
-@contextlib.contextmanager
-def _no_collections() -> Iterator[None]:
-    """Pause the garbage collector: a model is all cycles and none of it is garbage, looking is a waste."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

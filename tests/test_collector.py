@@ -1,0 +1,58 @@
+"""The paused collector."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from graphopt import collector
+
+
+def test_collections_stop_and_come_back() -> None:
+    assert gc.isenabled()
+    with collector.paused():
+        assert not gc.isenabled()
+        with collector.paused():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_collections_come_back_after_an_error() -> None:
+    with pytest.raises(ValueError, match="x"), collector.paused():
+        raise ValueError("x")
+    assert gc.isenabled()
+
+
+def test_a_collector_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with collector.paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_nothing_is_frozen_for_good_and_garbage_is_still_found() -> None:
+    class Node:
+        me: object
+
+    gc.collect()
+    with collector.paused():
+        node = Node()
+        node.me = node
+        del node
+    assert gc.get_freeze_count() == 0
+    assert gc.collect() >= 1
+
+
+def test_what_somebody_froze_stays_frozen() -> None:
+    gc.freeze()
+    try:
+        with collector.paused():
+            pass
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
