@@ -113,12 +113,18 @@ class Context:
         model: The model being rewritten.
         target: Where the result must run.
         explain: Whether to keep the reasons of misses.
+
+    Attributes:
+        bytes_added: What passes with a budget have spent of it so far, by pass name.
+        misses: How often a pass missed for which reason, by pass name.
+        examples: One node for each pass name and reason.
     """
 
     def __init__(self, model: ir.Model, *, target: Target = Target.PORTABLE, explain: bool = False) -> None:
         self.model = model
         self.target = target
         self.explain = explain
+        self.bytes_added: collections.Counter[str] = collections.Counter()
         self.misses: dict[str, collections.Counter[str]] = {}
         self.examples: dict[tuple[str, str], str] = {}
         self._scopes = {scope.graph: scope for scope in walk.scopes(model)}

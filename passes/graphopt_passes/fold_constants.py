@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
-from graphopt import runtime, walk
-from graphopt.analysis.constants import tensor
 from graphopt.analysis.effects import is_deterministic
 from graphopt.errors import ModelError
 from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
 from graphopt.rewrite import edit
 from graphopt.rewrite.match import Miss
+from graphopt_passes._evaluation import evaluate
 
 __all__ = ["FoldConstants"]
 
@@ -29,7 +28,7 @@ class FoldConstants(GraphPass):
     """Computes now what depends on constants alone.
 
     What it does:
-        All foldable nodes of a graph run in one ONNX Runtime session, on the kernels that would run them later;
+        All foldable nodes run in one ONNX Runtime session, on the kernels that would run them later;
         what the rest of the graph reads of them becomes constants.
 
     Before:
@@ -59,25 +58,22 @@ class FoldConstants(GraphPass):
     max_bytes: int = 1 << 16
 
     def run(self, model: ir.Model, context: Context) -> Outcome:
-        budget = self.max_bytes - model.meta.get(_SPENT, 0)
+        budget = self.max_bytes - context.bytes_added[self.name]
         count = 0
         touched: list[ir.Node] = []
-        for scope in context.scopes():
+        for opset, nodes in _candidates(context):
             chosen: list[_Part] = []
-            parts = [_measure(nodes, context) for nodes in _connected(_candidates(scope, context), context)]
+            parts = [_measure(part, context) for part in _connected(nodes, context)]
             for part in sorted(parts, key=lambda one: one.growth):
                 fitting = _shrink_to(budget, part, context)
                 if fitting.nodes:
                     chosen.append(fitting)
                     budget -= max(fitting.growth, 0)
-            for part, tensors in _evaluate(chosen, scope, context):
+            for part, tensors in _evaluate(chosen, opset, context):
                 count += len(part.nodes)
                 touched += _put(part, tensors, context)
-        model.meta[_SPENT] = self.max_bytes - budget
+        context.bytes_added[self.name] = self.max_bytes - budget
         return Outcome(count, touched)
-
-
-_SPENT = "graphopt.fold-constants.spent"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,19 +91,23 @@ class _Part:
     growth: int
 
 
-def _candidates(scope: walk.Scope, context: Context) -> list[ir.Node]:
+def _candidates(context: Context) -> list[tuple[Mapping[str, int], list[ir.Node]]]:
+    """The foldable nodes of all scopes that share an operator set, outer scopes first, so that inner ones follow."""
     folded: set[ir.Value] = set()
-    nodes: list[ir.Node] = []
-    for node in scope.graph:
-        if node.domain or node.op_type in _NEVER or not node.outputs:
-            continue
-        if not all(value is None or value in folded or context.constant(value) is not None for value in node.inputs):
-            continue
-        if not _is_safe(node, context):
-            continue
-        nodes.append(node)
-        folded.update(node.outputs)
-    return nodes
+    found: dict[int, tuple[Mapping[str, int], list[ir.Node]]] = {}
+    for scope in context.scopes():
+        _, nodes = found.setdefault(id(scope.opset), (scope.opset, []))
+        for node in scope.graph:
+            if node.domain or node.op_type in _NEVER or not node.outputs:
+                continue
+            if not all(
+                value is None or value in folded or context.constant(value) is not None for value in node.inputs
+            ):
+                continue
+            if _is_safe(node, context):
+                nodes.append(node)
+                folded.update(node.outputs)
+    return [group for group in found.values() if group[1]]
 
 
 def _is_safe(node: ir.Node, context: Context) -> bool:
@@ -228,57 +228,25 @@ def _blow_up(node: ir.Node, context: Context) -> int:
 
 
 def _evaluate(
-    parts: list[_Part], scope: walk.Scope, context: Context
+    parts: list[_Part], opset: Mapping[str, int], context: Context
 ) -> Iterator[tuple[_Part, list[ir.TensorProtocol]]]:
     """Runs parts in one session; if that fails, halves them until the part that cannot run stands alone."""
-    wanted = [value for part in parts for value in part.frontier]
     if not parts:
         return
-    failures: tuple[type[Exception], ...] = (ModelError, *runtime.ort_errors())
+    nodes = [node for part in parts for node in part.nodes]
+    wanted = [value for part in parts for value in part.frontier]
     try:
-        arrays = runtime.open_session(_as_model(parts, wanted, scope, context), optimization="off").run(None, {})
-    except failures:
+        results = iter(evaluate(nodes, wanted, opset, context))
+    except ModelError:
         if len(parts) == 1:
-            context.note(FoldConstants.name, Miss("ONNX Runtime cannot compute it", parts[0].nodes[0]))
+            context.note(FoldConstants.name, Miss("ONNX Runtime cannot compute it", nodes[0]))
             return
         middle = len(parts) // 2
-        yield from _evaluate(parts[:middle], scope, context)
-        yield from _evaluate(parts[middle:], scope, context)
+        yield from _evaluate(parts[:middle], opset, context)
+        yield from _evaluate(parts[middle:], opset, context)
         return
-    results = iter(arrays)
     for part in parts:
-        yield part, [tensor(next(results)) for _ in part.frontier]
-
-
-def _as_model(parts: list[_Part], outputs: list[ir.Value], scope: walk.Scope, context: Context) -> ir.Model:
-    copies: dict[ir.Value, ir.Value] = {}
-    initializers: list[ir.Value] = []
-
-    def copy(value: ir.Value | None) -> ir.Value | None:
-        if value is None or value in copies:
-            return value if value is None else copies[value]
-        held = context.constant(value)
-        assert held is not None
-        copies[value] = edit.constant_value(f"v{len(copies)}", held)
-        initializers.append(copies[value])
-        return copies[value]
-
-    nodes = []
-    for part in parts:
-        for node in part.nodes:
-            inputs = [copy(value) for value in node.inputs]
-            twin = ir.Node("", node.op_type, inputs, node.attributes.values(), num_outputs=len(node.outputs))
-            for value, output in zip(node.outputs, twin.outputs, strict=True):
-                output.name = f"v{len(copies)}" if value.name else ""
-                copies[value] = output
-            nodes.append(twin)
-    results = [copies[value] for value in outputs]
-    for value, result in zip(outputs, results, strict=True):
-        dtype, shape = context.shapes.dtype(value), context.shapes.of(value)
-        result.type = ir.TensorType(dtype) if dtype is not None else None
-        result.shape = ir.Shape([dim if isinstance(dim, int) else None for dim in shape]) if shape is not None else None
-    graph = ir.Graph([], results, nodes=nodes, initializers=initializers, opset_imports=dict(scope.opset), name="fold")
-    return ir.Model(graph, ir_version=context.model.ir_version)
+        yield part, [next(results) for _ in part.frontier]
 
 
 def _put(part: _Part, tensors: list[ir.TensorProtocol], context: Context) -> list[ir.Node]:
