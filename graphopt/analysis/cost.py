@@ -119,7 +119,7 @@ def costs(model: ir.Model, shapes: Shapes | None = None, *, input_shapes: InputS
     if shapes is None:
         from graphopt.analysis.shapes import Shapes
 
-        shapes = Shapes(model)
+        shapes = Shapes(model, believe_declared=True)
     meter = _Meter(model, shapes, input_shapes or {})
     nodes = tuple(meter.graph(model.graph, ()))
     uncounted = collections.Counter(

@@ -46,8 +46,16 @@ class Shapes:
     asked for. Time is linear in the nodes visited, and depth of the graph does not matter.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, *, believe_declared: bool = False) -> None:
+        """Analyse ``model``.
+
+        Args:
+            model: The model; looked at when asked, never changed.
+            believe_declared: Take the extents declared for inputs of bodies and functions for true. Good enough for
+                estimates; nobody enforces them, so a rewrite must not.
+        """
         self._model = model
+        self._believe_declared = believe_declared
         self._functions = model.functions
         self._facts: dict[ir.Value, Fact] = {}
         self._symbols: dict[str, Sym] = {}
@@ -133,8 +141,8 @@ class Shapes:
         if tensor is not None and (not value.is_graph_input() or (self._model.ir_version or 0) < 4):
             return _of_tensor(tensor)
         dtype, shape = self._declared(value)
-        if value.is_graph_input() and value.graph is not self._model.graph:
-            # Nobody enforces the extents declared for a body's inputs, and what a Loop carries may change its own.
+        if value.is_graph_input() and value.graph is not self._model.graph and not self._believe_declared:
+            # What a Loop carries may change its extents, whatever the body declares.
             shape = None if shape is None else tuple([self._fresh() for _ in shape])
         return dtype, shape, self._unknown_contents(dtype, shape)
 

@@ -175,7 +175,7 @@ def inspect(
     """
     path = None if isinstance(model, ir.Model) else Path(model).absolute()
     loaded = model if isinstance(model, ir.Model) else io.load(model)
-    known = Shapes(loaded)
+    known = Shapes(loaded, believe_declared=True)
     costs, extents, guessed = _costs(loaded, known, shapes or {})
     tensors = list(_stored(loaded))
     operator_nodes = [node for node in walk.nodes(loaded) if operator(node) != "Constant"]

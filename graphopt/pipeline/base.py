@@ -115,7 +115,6 @@ class Context:
         explain: Whether to keep the reasons of misses.
 
     Attributes:
-        bytes_added: What passes with a budget have spent of it so far, by pass name.
         misses: How often a pass missed for which reason, by pass name.
         examples: One node for each pass name and reason.
     """
@@ -124,7 +123,6 @@ class Context:
         self.model = model
         self.target = target
         self.explain = explain
-        self.bytes_added: collections.Counter[str] = collections.Counter()
         self.misses: dict[str, collections.Counter[str]] = {}
         self.examples: dict[tuple[str, str], str] = {}
         self._scopes = {scope.graph: scope for scope in walk.scopes(model)}

@@ -41,38 +41,36 @@ class FoldConstants(GraphPass):
         - a node is random, stateful, of an unknown domain, or has subgraphs;
         - it dequantizes a weight: that would undo a compression;
         - the size of its result is not known beforehand, or is too large to try;
-        - the model would grow: per connected part, the bytes of the results less the bytes of the weights that die
-          with it may add up to ``max_bytes`` over the model, smallest first.
+        - the model would grow by more than ``max_bytes`` for it: what counts are the bytes of the results less the
+          bytes of the weights that die with the nodes, over nodes that hang together.
 
     Safety:
         Exact on the CPU provider, whose kernels compute the constants.
 
     Attributes:
-        max_bytes: How many bytes the model may grow by, in total. The default keeps compressed weights compressed
-            (ONNX Runtime folds them at load anyway), and leaves room for what folding is really for.
+        max_bytes: How many bytes the model may grow by for one connected part. The default keeps compressed weights
+            compressed (ONNX Runtime folds them at load anyway), and leaves room for what folding is really for.
     """
 
     name = "fold-constants"
     safety = Safety.EXACT
 
-    max_bytes: int = 1 << 16
+    max_bytes: int = 4096
 
     def run(self, model: ir.Model, context: Context) -> Outcome:
-        budget = self.max_bytes - context.bytes_added[self.name]
         count = 0
         touched: list[ir.Node] = []
-        for opset, nodes in _candidates(context):
-            chosen: list[_Part] = []
-            parts = [_measure(part, context) for part in _connected(nodes, context)]
-            for part in sorted(parts, key=lambda one: one.growth):
-                fitting = _shrink_to(budget, part, context)
-                if fitting.nodes:
-                    chosen.append(fitting)
-                    budget -= max(fitting.growth, 0)
-            for part, tensors in _evaluate(chosen, opset, context):
-                count += len(part.nodes)
-                touched += _put(part, tensors, context)
-        context.bytes_added[self.name] = self.max_bytes - budget
+        again = True
+        while again:  # what a part had to leave out may fit once the rest of it is constant
+            again = False
+            for opset, nodes in _candidates(context):
+                whole = [_measure(part, context) for part in _connected(nodes, context)]
+                fitting = [_shrink_to(self.max_bytes, part, context) for part in whole]
+                shrunk = {id(part) for part, before in zip(fitting, whole, strict=True) if part is not before}
+                for part, tensors in _evaluate([part for part in fitting if part.nodes], opset, context):
+                    count += len(part.nodes)
+                    touched += _put(part, tensors, context)
+                    again = again or id(part) in shrunk
         return Outcome(count, touched)
 
 
@@ -206,7 +204,7 @@ def _measure(nodes: list[ir.Node], context: Context) -> _Part:
 def _shrink_to(budget: int, part: _Part, context: Context) -> _Part:
     """Takes the nodes that blow a part up, and what depends on them, out of it until it fits the budget."""
     for _ in range(_SHRINK_ATTEMPTS):
-        if not part.nodes or part.growth <= max(budget, 0):
+        if not part.nodes or part.growth <= budget:
             return part
         left_out = {max(part.nodes, key=lambda node: _blow_up(node, context))}
         kept = []
