@@ -2,8 +2,9 @@
 
 A float output passes where ``|a - b| <= rtol * |a| + floor * max|a|``. Both factors follow from the coarsest float
 type that the model computes in. The absolute part is relative to the output's own scale, so that an output of 1e-5
-is held to the same standard as one of 1e5. Where an output fails, its floor is raised to what ONNX Runtime's own
-optimizations do to the original (an OCR detector's tiny outputs move by 2%), never beyond ``MAX_DRIFT`` of the scale.
+is held to the same standard as one of 1e5; a fill value far above the rest, such as a mask's -1e9, is no scale. Where
+an output fails, its floor is raised to what ONNX Runtime's own optimizations do to the original (an OCR detector's
+tiny outputs move by 2%), never beyond ``MAX_DRIFT`` of the scale.
 NaN must meet NaN and infinity the same infinity. Integers, booleans and strings are equal or not; only 8-bit
 integers, which are rounded floats as a rule, may move by what the calibration moved them.
 """
@@ -42,6 +43,7 @@ MAX_DRIFT: Final = 0.05
 _MARGIN: Final = 2.0  # a rewrite rounds as often as ONNX Runtime's own fusions do, not in the same places
 _EIGHT_BIT: Final = frozenset({"int8", "uint8"})
 _CHUNK: Final = 1 << 20
+_BIAS, _EXPONENTS = 1100, 2200  # room for every exponent of a float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ def _compare_floats(result: Difference, a: Array, b: Array, rtol: float, at: str
         relevant = size > 1e-3 * finite_scale
         if relevant.any():
             result.max_rel = max(result.max_rel, float((distance[relevant] / size[relevant]).max()))
-    result.scale = max(result.scale, finite_scale)
+    result.scale = max(result.scale, finite_scale if identical else _typical(flat_a, finite_scale))
     result.identical &= identical
     norm = float(np.sqrt(square_a) * np.sqrt(square_b))
     if norm > 0 and np.isfinite(norm):
@@ -168,6 +170,34 @@ def _compare_floats(result: Difference, a: Array, b: Array, rtol: float, at: str
     if a.ndim in (2, 3) and a.shape[-1] > 1 and a.size:
         agreement = 1.0 if identical else float((a.argmax(-1) == b.argmax(-1)).mean())
         result.agreement = agreement if result.agreement is None else min(result.agreement, agreement)
+
+
+def _typical(flat: Array, largest: float) -> float:
+    """The largest magnitude in ``flat`` that is no fill value.
+
+    Masks write -1e9, or the lowest number there is, where a result does not count; relative to that, anything would
+    be close. A fill value shows as equal numbers a thousand times above the rest; a lone one, a million times.
+    """
+    counts = np.zeros(_EXPONENTS, np.int64)
+    for size in _magnitudes(flat):
+        counts += np.bincount(np.frexp(size)[1] + _BIAS, minlength=_EXPONENTS)
+    levels = np.flatnonzero(counts)
+    below = levels[levels < levels[-1] - 1] if levels.size else levels
+    if not below.size or levels[-1] - below[-1] <= (11 if counts[levels[-1] - 1 :].sum() > 1 else 21):
+        return largest
+    bound = 2.0 ** float(below[-1] - _BIAS)
+    least, typical = largest, 0.0
+    for size in _magnitudes(flat):
+        least = min(least, float(size[size >= bound].min(initial=largest)))
+        typical = max(typical, float(size[size < bound].max(initial=0.0)))
+    return typical if least > largest * (1 - 2**-8) else largest
+
+
+def _magnitudes(flat: Array) -> Iterator[Array]:
+    """The absolute values of what is finite and not zero, in pieces."""
+    for start in range(0, flat.size, _CHUNK):
+        size = np.abs(flat[start : start + _CHUNK].astype(np.float64))
+        yield size[np.isfinite(size) & (size > 0)]
 
 
 def same_bits(a: Array, b: Array) -> bool:

@@ -71,6 +71,25 @@ def test_nan_and_infinity_must_stay_in_place(a: list[float], b: list[float]) -> 
     assert "NaN" in verdict.note
 
 
+@pytest.mark.parametrize("fill", [-1e4, -1e9, -3.4028235e38, 1e20])
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.99])
+def test_a_fill_value_is_no_scale(fill: float, share: float) -> None:
+    a = RANDOM.standard_normal(4096).astype(np.float32)
+    masked = RANDOM.random(4096) < share
+    masked[0] = True
+    expected = np.where(masked, np.float32(fill), a)
+    wrong, close = (np.where(masked, np.float32(fill), a * np.float32(factor)) for factor in (1.01, 1.00001))
+    assert _judge(expected, close).ok
+    assert not _judge(expected, wrong).ok
+    assert not _judge(expected + a, wrong + a * masked).ok  # added to the numbers, as an attention mask is
+
+
+def test_a_lone_large_number_is_a_scale() -> None:
+    a = np.array([1000.0, 0.01, 0.02], np.float32)
+    assert _judge(a, a + np.float32(1e-4)).ok
+    assert _judge(np.stack([a, a * 1.5]), np.stack([a, a * 1.5]) + np.float32(1e-4)).ok
+
+
 @pytest.mark.parametrize("scale", [1e-20, 1e-5, 1.0, 1e20])
 def test_the_standard_does_not_depend_on_the_scale(scale: float) -> None:
     a = (RANDOM.standard_normal(1000) * scale).astype(np.float32)
