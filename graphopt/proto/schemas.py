@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import onnx
+import onnx.checker
 import onnx.defs
 import onnx.shape_inference
 import onnx_ir as ir
 
 __all__ = ["InferredType", "infer_node"]
+
+_INVALID = onnx.checker.ValidationError
 
 InferredType: TypeAlias = "tuple[ir.DataType | None, tuple[int | str | None, ...] | None]"
 
@@ -28,7 +31,7 @@ def infer_node(
     """
     try:
         schema = onnx.defs.get_schema(node.op_type, version, node.domain)
-    except onnx.defs.SchemaError:
+    except (onnx.defs.SchemaError, TypeError):  # unknown, or no such version can be
         return None
     proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain)
     proto.input.extend("" if known is None else f"i{index}" for index, known in enumerate(inputs))
@@ -39,7 +42,7 @@ def infer_node(
     imports = [onnx.helper.make_opsetid(node.domain, version)]
     try:
         inferred = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=imports)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, KeyError, IndexError):
+    except (onnx.shape_inference.InferenceError, _INVALID, RuntimeError, ValueError, KeyError, IndexError):
         return None  # the node is malformed, or the facts are not enough
     return [_known(inferred.get(name)) for name in proto.output]
 

@@ -22,10 +22,12 @@ class _Signature:
     max_inputs: int
     max_outputs: int
     attributes: dict[str, int]
+    required_attributes: tuple[str, ...]
 
 
 def check(model: ir.Model) -> None:
-    """Makes sure that every node has the inputs it needs, no more than it may have, and attributes of the right type.
+    """Makes sure that every node has the inputs and attributes it needs, no more inputs than it may have, attributes
+    of the right type, and that ONNX's own operator set is imported where its operators are used.
 
     Linear and cheap; nodes of unknown operators or domains, and calls of the model's own functions, are not judged.
 
@@ -33,16 +35,23 @@ def check(model: ir.Model) -> None:
         ModelError: A node does not fit its operator; names the node and what is wrong.
     """
     own = {(domain, name) for domain, name, _ in model.functions}
+    unnamed = 1 if model.ir_version < 3 else 0  # before IR version 3 there was one operator set and no import
     for scope in walk.scopes(model):
         for node in scope.graph:
-            signature = _signature(node.op_type, scope.opset.get(node.domain, 0), node.domain)
+            version = scope.opset.get(node.domain, unnamed)
+            if not 0 < version < _ABSURD and not node.domain:
+                raise _error(node, "it is of ONNX's own operators, of which the model imports no usable version")
+            signature = _signature(node.op_type, version, node.domain)
             if signature is not None and (node.domain, node.op_type) not in own:
                 _check_node(node, signature)
 
 
+_ABSURD = 1 << 31
+
+
 @functools.lru_cache(maxsize=4096)
 def _signature(op_type: str, version: int, domain: str) -> _Signature | None:
-    if not 0 < version < 1 << 31:
+    if not 0 < version < _ABSURD:
         return None
     try:
         schema = onnx.defs.get_schema(op_type, version, domain)
@@ -54,6 +63,7 @@ def _signature(op_type: str, version: int, domain: str) -> _Signature | None:
         schema.max_input,
         schema.max_output,
         {name: _number(attribute.type) for name, attribute in schema.attributes.items()},
+        tuple(name for name, attribute in schema.attributes.items() if attribute.required),
     )
 
 
@@ -66,6 +76,9 @@ def _check_node(node: ir.Node, signature: _Signature) -> None:
         raise _error(node, f"it has {len(inputs)} inputs, at most {signature.max_inputs} are allowed")
     if len(node.outputs) > signature.max_outputs:
         raise _error(node, f"it has {len(node.outputs)} outputs, at most {signature.max_outputs} are allowed")
+    for name in signature.required_attributes:
+        if name not in node.attributes.data:
+            raise _error(node, f"its attribute '{name}' is missing")
     for name, attribute in node.attributes.data.items():
         wanted = signature.attributes.get(name)
         if wanted is not None and attribute.type.value != wanted:
