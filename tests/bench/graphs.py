@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -32,7 +34,7 @@ def many_nodes(count: int, seed: int = 0) -> onnx.ModelProto:
     last = "x"
     for index in range(max(1, count // _BLOCK)):
         last = _block(f"b{index}", last, nodes, weights, random)
-    dims = ["N", _CHANNELS, "H", "W"]
+    dims: list[str | int | None] = ["N", _CHANNELS, "H", "W"]
     graph = helper.make_graph(
         nodes,
         f"nodes_{count}",
@@ -46,11 +48,11 @@ def many_nodes(count: int, seed: int = 0) -> onnx.ModelProto:
 def _block(
     name: str, x: str, nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], random: np.random.Generator
 ) -> str:
-    def weight(suffix: str, contents: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> str:
+    def weight(suffix: str, contents: npt.NDArray[np.float64]) -> str:
         weights.append(numpy_helper.from_array(contents.astype(np.float32), f"{name}_{suffix}"))
         return f"{name}_{suffix}"
 
-    def op(op_type: str, *inputs: str, out: str, **attributes: object) -> str:
+    def op(op_type: str, *inputs: str, out: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(op_type, list(inputs), [f"{name}_{out}"], f"{name}/{out}", **attributes))
         return f"{name}_{out}"
 

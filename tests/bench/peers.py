@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import sys
@@ -109,9 +110,7 @@ def generated_subjects(folder: Path, sizes: Sequence[int], megabytes: int) -> li
     return made
 
 
-def measure(
-    subject: Subject, workers: Mapping[str, Worker], rounds: int, timeout: float, folder: Path
-) -> list[Row]:
+def measure(subject: Subject, workers: Mapping[str, Worker], rounds: int, timeout: float, folder: Path) -> list[Row]:
     """Runs all tools on one model, interleaved; a tool that fails is not asked again."""
     replies: dict[str, list[Reply]] = {tool: [] for tool in workers}
     results = {tool: folder / f"{subject.name}.{tool}.onnx" for tool in workers}
@@ -130,9 +129,7 @@ def measure(
     return rows
 
 
-def _row(
-    subject: Subject, tool: str, replies: Sequence[Reply], before: int, result: Path, expected: list[Any]
-) -> Row:
+def _row(subject: Subject, tool: str, replies: Sequence[Reply], before: int, result: Path, expected: list[Any]) -> Row:
     row = Row(subject.name, subject.kind, subject.size, tool, nodes_before=before)
     failed = next((reply.error for reply in replies if reply.error), "")
     if failed or not result.exists():
@@ -169,12 +166,14 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     by_model = ratios(rows)
     growth: dict[str, list[float]] = {}
     for tool in dict.fromkeys(row.tool for row in rows):
-        steps = sorted((row.size, row.seconds) for row in rows if row.kind == "nodes" and row.tool == tool and row.seconds)
-        growth[tool] = [later[1] / sooner[1] for sooner, later in zip(steps, steps[1:], strict=False)]
+        mine = [row for row in rows if row.kind == "nodes" and row.tool == tool]
+        steps = sorted((row.size, row.seconds) for row in mine if row.seconds)
+        growth[tool] = [later[1] / sooner[1] for sooner, later in itertools.pairwise(steps)]
+    logarithms = [math.log(ratio) for ratio, _ in by_model.values()]
     return {
         "ratio": {model: ratio for model, (ratio, _) in by_model.items()},
         "rival_over_1s": {model: ratio for model, (ratio, rival) in by_model.items() if rival > 1},
-        "geometric_mean": math.exp(float(np.mean([math.log(ratio) for ratio, _ in by_model.values()]))) if by_model else None,
+        "geometric_mean": math.exp(float(np.mean(logarithms))) if by_model else None,
         "growth": growth,
         "memory": {f"{row.model} {row.tool}": row.peak / row.size for row in rows if row.kind == "bytes"},
     }
@@ -185,7 +184,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", nargs="*", default=[], help="names of real models (all if none is given)")
     parser.add_argument("--tools", nargs="*", default=list(TOOLS), choices=list(TOOLS))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sizes", nargs="*", type=int, default=[1_000, 10_000, 100_000], help="nodes of generated graphs")
+    parser.add_argument("--sizes", nargs="*", type=int, default=[1_000, 10_000, 100_000], help="generated nodes")
     parser.add_argument("--megabytes", type=int, default=432, help="weights of the heavy model; 0 leaves it out")
     parser.add_argument("--timeout", type=float, default=300, help="seconds a run may take")
     parser.add_argument("--json", type=Path, help="write all figures to this file")

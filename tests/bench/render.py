@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["progress", "show"]
 
 _CONSOLE = Console()
+if not _CONSOLE.is_terminal:
+    _CONSOLE = Console(width=150)  # a file has no width of its own
+_SHOWN = 70  # characters of what went wrong
 
 
 def progress(rows: Sequence[Row]) -> None:
@@ -25,10 +28,9 @@ def progress(rows: Sequence[Row]) -> None:
 def show(rows: Sequence[Row], figures: Mapping[str, Any]) -> None:
     """All rows, one block a model, then the summary."""
     table = Table(box=None, pad_edge=False)
-    for column, side in zip(
-        ("model", "tool", "nodes", "seconds", "peak MB", "equivalence"), ("left", "left", *["right"] * 3, "left"), strict=True
-    ):
-        table.add_column(column, justify=side, overflow="fold")  # type: ignore[arg-type]
+    for column in ("model", "tool", "nodes", "seconds", "peak MB", "equivalence"):
+        numeric = column in ("nodes", "seconds", "peak MB")
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     last = ""
     for row in rows:
         if row.model != last and last:
@@ -40,7 +42,7 @@ def show(rows: Sequence[Row], figures: Mapping[str, Any]) -> None:
             f"{row.nodes_before} > {row.nodes}" if row.nodes is not None else "",
             f"{row.seconds:.3f}" if row.seconds is not None else "",
             f"{row.peak / 1e6:.0f}" if row.seconds is not None else "",
-            row.verdict,
+            row.verdict if len(row.verdict) <= _SHOWN else f"{row.verdict[:_SHOWN]}…",
             style=style,
         )
         last = row.model

@@ -20,9 +20,10 @@ ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
     sys.path[:1] = [str(ROOT), str(ROOT / "passes"), str(ROOT / "tests")]
 
-import graphopt  # noqa: E402
 from equivalence.cases import VARIANTS, Case  # noqa: E402
 from equivalence.compare import difference, open_quietly, outputs  # noqa: E402
+
+import graphopt  # noqa: E402
 from graphopt.pipeline import registry  # noqa: E402
 from graphopt.pipeline.base import Safety  # noqa: E402
 from graphopt.runtime import ort_errors  # noqa: E402
@@ -116,7 +117,8 @@ def _computes_in_half(model: onnx.ModelProto) -> bool:
     them cancel out depends on the nodes around.
     """
     values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
-    return any(one.type.tensor_type.elem_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16) for one in values)
+    half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    return any(one.type.tensor_type.elem_type in half for one in values)
 
 
 _HALF = 4e-3
@@ -164,7 +166,7 @@ def _evaluate(model: onnx.ModelProto, case: Case) -> list[Any] | None:
     from onnx.reference import ReferenceEvaluator
 
     try:
-        result: list[Any] = ReferenceEvaluator(model).run(None, dict(case.feeds))
+        result = list(ReferenceEvaluator(model).run(None, dict(case.feeds)))
     except Exception:  # noqa: BLE001 -- it raises anything at what it does not support
         return None
     return result

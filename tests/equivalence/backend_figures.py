@@ -10,10 +10,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from equivalence import backend, cases
 from rich.console import Console
 from rich.table import Table
-
-from equivalence import backend, cases
 
 __all__ = ["main"]
 
@@ -29,6 +28,7 @@ def _rival(tool: str, names: Sequence[str]) -> tuple[int, list[str]]:
     """How many of the named cases come out equal, and what happened to the others."""
     from bench.worker import Worker
     from equivalence.compare import difference, outputs
+
     from graphopt.runtime import ort_errors
 
     worker, equal, wrong = Worker(tool), 0, []
@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     specs = options.passes or ["default", *backend.pass_names()]
     console = Console(highlight=False)
     table = Table("variant", "written", "run, not random", "equal", "changed", "seconds", box=None)
-    failed, ran = [], []
+    failed: list[str] = []
+    ran: list[str] = []
     with concurrent.futures.ProcessPoolExecutor(options.jobs) as pool:
         for variant in variants:
             start, step = time.monotonic(), 8 * options.jobs

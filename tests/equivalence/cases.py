@@ -33,7 +33,7 @@ def collect() -> tuple[Case, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # overflow and the like, which the cases are about
         found = collect_testcases(None)
-    return tuple(Case(case.name, case.model, dict(_feeds(case))) for case in found)
+    return tuple(Case(case.name, case.model, dict(_feeds(case))) for case in found if case.model)
 
 
 def sample(count: int, seed: int = 0) -> tuple[Case, ...]:
@@ -138,9 +138,7 @@ def _function(case: Case) -> Case | None:
     return Case(case.name, _rebuilt(case.model, outer, [function]), case.feeds)
 
 
-def _rebuilt(
-    model: onnx.ModelProto, graph: onnx.GraphProto, functions: list[onnx.FunctionProto]
-) -> onnx.ModelProto:
+def _rebuilt(model: onnx.ModelProto, graph: onnx.GraphProto, functions: list[onnx.FunctionProto]) -> onnx.ModelProto:
     imports = list(model.opset_import)
     if functions:
         imports.append(helper.make_opsetid("wrapped", 1))

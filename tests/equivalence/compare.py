@@ -16,10 +16,8 @@ __all__ = ["difference", "open_quietly", "outputs"]
 
 Array = npt.NDArray[Any]
 _TOLERANCE = {"float16": 4e-3, "float32": 2e-5, "float64": 1e-12}
-_READABLE = {
-    f"tensor({name})"
-    for name in "float double float16 bool string int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
-}
+_INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+_READABLE = {f"tensor({name})" for name in ("float", "double", "float16", "bool", "string", *_INTEGERS)}
 
 
 def open_quietly(model: bytes | str, *, level: str = "off", threads: int = 1) -> ort.InferenceSession:

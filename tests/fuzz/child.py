@@ -1,4 +1,4 @@
-"""The process that gets hurt: loads, optimizes and saves damaged models, one after the other, and tells what happened."""
+"""The process that gets hurt: loads, optimizes and saves one damaged model after the other, and tells what happened."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import traceback
 from pathlib import Path
 
 import onnx
-
 from fuzz.mutate import mutate
+
 from graphopt import io
 from graphopt.errors import GraphoptError
 from graphopt.optimizer import optimize
@@ -36,14 +36,15 @@ def bases() -> list[bytes]:
 def _light(data: bytes) -> bytes:
     if len(data) < _SMALL:
         return data
-    model = onnx.ModelProto.FromString(data)
+    model = onnx.load_model_from_string(data)
     weights = list(model.graph.initializer)
     for node in [*model.graph.node]:
         weights += [attribute.t for attribute in node.attribute if attribute.HasField("t")]
     for tensor in weights:
         if len(tensor.raw_data) > 2048:
             tensor.raw_data = bytes(len(tensor.raw_data)) if len(tensor.raw_data) < 30_000 else b""
-    return model.SerializeToString()
+    light: bytes = model.SerializeToString()
+    return light
 
 
 def attempt(data: bytes, folder: Path) -> tuple[str, str]:

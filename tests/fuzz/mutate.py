@@ -7,19 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import onnx
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 from onnx import TensorProto, helper
 
 __all__ = ["mutate"]
 
 _INTEGERS = (0, 1, -1, 2, 7, 127, 255, 1 << 20, 1 << 31, -(1 << 31), 1 << 40, (1 << 62), (1 << 63) - 1, -(1 << 63))
-_TEXTS = ("", "x", "é", "../../out", "/etc/hostname", "a" * 5000, "ai.onnx", "com.microsoft", "0", "-1", "\x00", "1e99", "}{")
+_TEXTS = ("", "x", "é", "../../out", "/etc/hostname", "a" * 5000, "ai.onnx", "com.microsoft", "0", "-1", "\x00", "}{")
 _OPS = (
-    "If Loop Scan Constant Reshape Slice Tile Expand ConstantOfShape Range Pad Concat Split Gather Transpose Conv Gemm"
-    " MatMul BatchNormalization Cast Shape Squeeze Unsqueeze Identity Dropout Resize SequenceAt Optional ZipMap Einsum"
-    " OneHot Where Pow Div TopK NonZero RandomNormal LSTM QuantizeLinear DequantizeLinear Nonsense"
-).split()
+    "If", "Loop", "Scan", "Constant", "Reshape", "Slice", "Tile", "Expand", "ConstantOfShape", "Range", "Pad",
+    "Concat", "Split", "Gather", "Transpose", "Conv", "Gemm", "MatMul", "BatchNormalization", "Cast", "Shape",
+    "Squeeze", "Unsqueeze", "Identity", "Dropout", "Resize", "SequenceAt", "Optional", "ZipMap", "Einsum",
+    "OneHot", "Where", "Pow", "Div", "TopK", "NonZero", "RandomNormal", "LSTM", "QuantizeLinear",
+    "DequantizeLinear", "Nonsense",
+)  # fmt: skip
 
 
 def mutate(data: bytes, seed: int, others: Sequence[bytes]) -> bytes:
@@ -37,7 +39,7 @@ def mutate(data: bytes, seed: int, others: Sequence[bytes]) -> bytes:
     for _ in range(chance.choice((1, 1, 1, 2, 3, 6))):
         _pick(chance)(model, chance)
     try:
-        result = model.SerializeToString()
+        result: bytes = model.SerializeToString()
     except ValueError:  # text that is no UTF-8
         return _bytes(data, chance, others)
     if chance.random() < 0.03:
@@ -211,7 +213,8 @@ def _tensor_damage(model: onnx.ModelProto, chance: random.Random) -> None:
     elif kind == 4:
         tensor.data_location = TensorProto.EXTERNAL
         place = chance.choice(("../../secret", "/etc/passwd", "", "weights.bin", ".", "a/b", "in.onnx"))
-        for key, value in (("location", place), ("offset", chance.choice(_TEXTS)), ("length", str(chance.choice(_INTEGERS)))):
+        entries = {"location": place, "offset": chance.choice(_TEXTS), "length": str(chance.choice(_INTEGERS))}
+        for key, value in entries.items():
             tensor.external_data.add(key=key, value=value)
     else:
         numbers = [chance.choice(_INTEGERS) for _ in range(max(1, min(8, len(tensor.raw_data) // 8)))]
@@ -222,7 +225,8 @@ def _versions(model: onnx.ModelProto, chance: random.Random) -> None:
     if chance.random() < 0.5:
         model.ir_version = chance.choice((0, 1, 2, 3, 4, 8, 14, 99, -1, 1 << 62))
     else:
-        model.opset_import.add(domain=chance.choice(("", "ai.onnx", "?")), version=chance.choice((0, -1, 1, 6, 11, 28, 999, 1 << 62)))
+        version = chance.choice((0, -1, 1, 6, 11, 28, 999, 1 << 62))
+        model.opset_import.add(domain=chance.choice(("", "ai.onnx", "?")), version=version)
 
 
 def _value_type(model: onnx.ModelProto, chance: random.Random) -> None:
@@ -263,7 +267,8 @@ def _recursive_function(model: onnx.ModelProto, chance: random.Random) -> None:
     names = ("F", "G") if chance.random() < 0.5 else ("F", "F")
     for name, callee in (names, names[::-1]):
         body = [helper.make_node(callee, ["a"], ["b"], domain="local")]
-        model.functions.append(helper.make_function("local", name, ["a"], ["b"], body, [helper.make_opsetid("local", 1)]))
+        imports = [helper.make_opsetid("local", 1)]
+        model.functions.append(helper.make_function("local", name, ["a"], ["b"], body, imports))
     model.opset_import.add(domain="local", version=1)
     model.graph.node.append(helper.make_node("F", [chance.choice(_names(model))], ["called"], domain="local"))
 
@@ -272,14 +277,16 @@ def _bomb(model: onnx.ModelProto, chance: random.Random) -> None:
     """Something small that computes something enormous, or for ever."""
     size = [chance.choice((1 << 40, 10**12, 1 << 20, (1 << 63) - 1, -5))] * chance.choice((1, 1, 2, 3))
     many = helper.make_tensor("many", TensorProto.INT64, [len(size)], size)
-    nodes = [helper.make_node("Constant", [], ["many"], value=many), helper.make_node("ConstantOfShape", ["many"], ["huge"])]
+    constant = helper.make_node("Constant", [], ["many"], value=many)
+    nodes = [constant, helper.make_node("ConstantOfShape", ["many"], ["huge"])]
     if chance.random() < 0.3:
         one = helper.make_tensor("one", TensorProto.FLOAT, [1] * len(size), [1.0])
         nodes[1] = helper.make_node("Constant", [], ["one"], value=one)
         nodes.append(helper.make_node(chance.choice(("Tile", "Expand")), ["one", "many"], ["huge"]))
     elif chance.random() < 0.3:
         step = [helper.make_node("Identity", ["c"], ["d"])]
-        body = helper.make_graph(step, "b", [onnx.ValueInfoProto(name=n) for n in "ic"], [onnx.ValueInfoProto(name="d")])
+        inputs = [onnx.ValueInfoProto(name=name) for name in "ic"]
+        body = helper.make_graph(step, "b", inputs, [onnx.ValueInfoProto(name="d")])
         nodes[1] = helper.make_node("Loop", ["many", ""], [], body=body)
     kept = [_copy(node) for node in model.graph.node]
     del model.graph.node[:]

@@ -69,8 +69,10 @@ def _function(m: Maker) -> object:
     if not m.functions or m.coin():
         m.functions.append(_new_function(m))
     function = m.one_of(m.functions)
-    alpha = {"alpha": 0.25} if m.coin() else {}
-    return m.add(function.name, [x, m.weight(np.asarray(0.5, np.float32))], x.shape, domain="local", **alpha)
+    made = m.add(function.name, [x, m.weight(np.asarray(0.5, np.float32))], x.shape, domain="local")
+    if m.coin():
+        m.nodes[-1].attribute.append(helper.make_attribute("alpha", 0.25))
+    return made
 
 
 def _new_function(m: Maker) -> onnx.FunctionProto:

@@ -16,8 +16,8 @@ Step = Callable[[Maker], object]
 
 def _unary(m: Maker) -> object:
     x = m.some()
-    op = m.one_of(["Relu", "Sigmoid", "Tanh", "Neg", "Abs", "Identity", "LeakyRelu", "Elu", "Erf", "Softplus", "HardSigmoid"])
-    return x and m.add(op, [x], x.shape)
+    ops = ["Relu", "Sigmoid", "Tanh", "Neg", "Abs", "Identity", "LeakyRelu", "Elu", "Erf", "Softplus", "HardSigmoid"]
+    return x and m.add(m.one_of(ops), [x], x.shape)
 
 
 def _neutral(m: Maker) -> object:
@@ -39,7 +39,8 @@ def _arithmetic(m: Maker) -> object:
         made = m.add(op, [x, other] if m.coin() else [other, x], x.shape, keep=op != "Mul")
         return m.add("Tanh", [made], x.shape) if op == "Mul" else made
     shape = m.one_of([(), (1,), x.shape[-1:], (*(dim if axis == 1 else 1 for axis, dim in enumerate(x.shape)),)])
-    return m.add(op, [x, m.weight((np.random.default_rng(m.choose(3)).random(shape) + 0.5).astype(np.float32))], x.shape)
+    contents = np.random.default_rng(m.choose(3)).random(shape) + 0.5
+    return m.add(op, [x, m.weight(contents.astype(np.float32))], x.shape)
 
 
 def _power(m: Maker) -> object:
@@ -176,9 +177,7 @@ def _concat(m: Maker) -> object:
     if x is None:
         return None
     axis = m.choose(x.rank)
-    parts = [x]
-    for _ in range(m.choose(3)):
-        parts.append(m.some(lambda one: one.shape == x.shape) or x)
+    parts = [x, *(m.some(lambda one: one.shape == x.shape) or x for _ in range(m.choose(3)))]
     shape = (*x.shape[:axis], x.shape[axis] * len(parts), *x.shape[axis + 1 :])
     return m.add("Concat", parts, shape, axis=axis)
 
