@@ -101,6 +101,8 @@ def optimize(
                     feeds_file=Path(inputs).absolute() if inputs is not None else None,
                     provider=provider,
                     seed=seed,
+                    # Bits are promised on the provider that folds the constants.
+                    exact=provider == "cpu" and all(one.safety is Safety.EXACT for one in chosen),
                     time_limit=time_limit,
                     memory_limit=memory_limit,
                     custom_ops=custom_ops,

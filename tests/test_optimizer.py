@@ -114,6 +114,25 @@ def test_exact_leaves_numeric_passes_out() -> None:
     assert {one.safety for one in report.passes} == {"exact"}
 
 
+def test_exact_passes_must_give_identical_bits() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class NearlyExact(ReluToNeg):
+        name = "nearly-exact"
+
+        def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
+            nudge = np.nextafter(np.float32(1), np.float32(2))
+            if context.producer(node.inputs[0], "Mul") is not None:
+                return None
+            return Match(
+                node, build=lambda b: [b.op("Relu", [b.op("Mul", [node.inputs[0], b.constant(nudge.reshape(()))])])]
+            )
+
+    _, report = graphopt.optimize(parse(TEXT), ["eliminate-identity", NearlyExact()], with_report=True)
+    assert [one.name for one in report.dropped] == ["nearly-exact"]
+    assert report.equivalence is not None
+    assert report.equivalence.identical
+
+
 def test_report_explains_what_did_not_apply() -> None:
     text = "agraph (float[N,4] x) => (float[N,4] y) { y = Identity (x) }"
     _, report = graphopt.optimize(parse(text), explain=True, validate=False, with_report=True)
