@@ -17,6 +17,7 @@ from graphopt_passes._floats import FLOAT_TYPES, HALF_TYPES, smallest_normal
 __all__ = ["ConvertDivToMul"]
 
 _MAX_ELEMENTS = 1 << 16
+_ROUNDING = frozenset({"Floor", "Ceil", "Round", "Mod"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,8 @@ class ConvertDivToMul(RulePass):
           number, or has more than 65,536 elements;
         - it is of integers, or of half precision and no power of two: there the second rounding shows;
         - the result feeds an Erf: runtimes recognise a Gelu by its Div;
+        - it is rounded or cast to an integer, and the divisor is no power of two: ``41 * (1 / 41)`` falls short of 1,
+          and its floor would be 0;
         - the dividend is constant too (folding is better), or the operator set is older than 7.
 
     Safety:
@@ -59,6 +62,8 @@ class ConvertDivToMul(RulePass):
         reciprocal = _reciprocal(tensor.numpy(), powers_only=tensor.dtype in HALF_TYPES)
         if isinstance(reciprocal, str):
             return Miss(reciprocal, node)
+        if _is_rounded(node, context) and not _is_power_of_two(reciprocal):
+            return Miss("the quotient is rounded to an integer", node)
         if any(reader.op_type == "Erf" for reader in node.outputs[0].consumers()):
             return Miss("it feeds an Erf, and runtimes fuse a Gelu by its Div", node)
 
@@ -68,12 +73,25 @@ class ConvertDivToMul(RulePass):
         return Match(node, build=build)
 
 
+def _is_rounded(node: ir.Node, context: Context) -> bool:
+    """Whether a reader turns the last bit of the quotient into a whole number."""
+    return any(
+        reader.op_type in _ROUNDING
+        or (reader.op_type == "Cast" and context.shapes.dtype(reader.outputs[0]) not in FLOAT_TYPES)
+        for reader in node.outputs[0].consumers()
+    )
+
+
+def _is_power_of_two(array: npt.NDArray[Any]) -> bool:
+    return bool(np.all(np.abs(np.frexp(np.asarray(array, np.float64))[0]) == 0.5))
+
+
 def _reciprocal(divisor: npt.NDArray[Any], *, powers_only: bool) -> npt.NDArray[Any] | str:
     """``1 / divisor`` in the divisor's dtype; or why it would not do."""
     wide = np.asarray(divisor, np.float64)
     if not np.all(np.isfinite(wide)) or not np.all(wide):
         return "the divisor has a zero, an infinity or a NaN"
-    if powers_only and not np.all(np.abs(np.frexp(wide)[0]) == 0.5):
+    if powers_only and not _is_power_of_two(wide):
         return "the divisor is of half precision and no power of two"
     with np.errstate(over="ignore"):
         reciprocal = (1 / wide).astype(divisor.dtype.newbyteorder("="))

@@ -26,7 +26,8 @@ class FoldIf(GraphPass):
         ``y = Relu(x)``
 
     Does not apply when:
-        - the condition is not constant, or can be overridden by the caller.
+        - the condition is not constant, or can be overridden by the caller;
+        - the branch does not give as many results as the If, which no runtime accepts.
 
     Safety:
         Exact.
@@ -46,7 +47,7 @@ class FoldIf(GraphPass):
                 if condition is None:
                     continue
                 taken = node.attributes["then_branch" if condition else "else_branch"]
-                if taken.is_ref():
+                if taken.is_ref() or len(taken.as_graph().outputs) != len(node.outputs):
                     continue
                 moved = _inline(node, taken.as_graph(), context)
                 pending += [inner for inner in moved if inner.op_type == "If" and not inner.domain]

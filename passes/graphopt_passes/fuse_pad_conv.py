@@ -100,7 +100,7 @@ def _rank(node: ir.Node, pad: ir.Node, context: Context) -> int | None:
 
 
 def _on_all_axes(pads: Sequence[int], axes: Sequence[int] | None, rank: int | None) -> list[int] | str:
-    if axes is None or rank is None:
+    if not axes or not rank or len(pads) != 2 * len(axes):
         return "the padded axes are not known"
     full = [0] * (2 * rank)
     for position, axis in enumerate(axes):
@@ -116,6 +116,8 @@ def _padded(node: ir.Node, spatial: Sequence[int], context: Context) -> dict[str
         return "the node pads to keep the size"
     own = node.attributes.get_ints("pads") if auto_pad == "NOTSET" else None
     own = own or [0] * len(spatial)
+    if len(own) != len(spatial):
+        return "the pads of the two differ in rank"
     pads = [before + added for before, added in zip(own, spatial, strict=True)]
     attributes: dict[str, Any] = {"pads": pads, "auto_pad": None}
     if node.op_type == "Conv":
@@ -127,6 +129,6 @@ def _padded(node: ir.Node, spatial: Sequence[int], context: Context) -> dict[str
     if any(own) and not node.attributes.get_int("count_include_pad", 0):
         return "the AveragePool leaves its own padding out"
     window = node.attributes.get_ints("kernel_shape") or ()
-    if any(size >= limit for size, limit in zip(pads, [*window, *window], strict=True)):
+    if len(pads) != 2 * len(window) or any(size >= limit for size, limit in zip(pads, [*window, *window], strict=True)):
         return "the padding is as large as the window"
     return {**attributes, "count_include_pad": 1}

@@ -94,6 +94,20 @@ def test_gelu_is_left_for_the_runtime() -> None:
     ]
 
 
+@pytest.mark.parametrize("reader", ["Floor (d)", "Ceil (d)", "Round (d)", "Cast <to = 7> (d)", "Mod <fmod = 1> (d, x)"])
+def test_quotient_that_is_rounded(reader: str) -> None:
+    kind = "int64" if "Cast" in reader else "float"
+    text = f"agraph (float[N] x) => ({kind}[N] y) {{ d = Div (x, c)  y = {reader} }}"
+    model = parse(text, {"c": np.array(41, np.float32)})
+    assert misses(NAME, model) == ["the quotient is rounded to an integer"]
+    fires(NAME, parse(text, {"c": np.array(32, np.float32)}), count=1)
+
+
+def test_quotient_that_is_cast_to_another_float() -> None:
+    text = "agraph (float[N] x) => (float16[N] y) { d = Div (x, c)  y = Cast <to = 10> (d) }"
+    fires(NAME, parse(text, {"c": np.array(41, np.float32)}), count=1)
+
+
 def test_divisor_not_constant_or_on_the_wrong_side() -> None:
     text = "agraph (float[N,4] x, float[4] d) => (float[N,4] y) { y = Div (x, d) }"
     unchanged(NAME, parse(text))

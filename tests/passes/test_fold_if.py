@@ -81,3 +81,8 @@ def test_inside_a_function() -> None:
         > }"""
     result = fires(NAME, parse(text))
     assert lines(next(iter(result.functions.values()))) == ["w = Relu(v)"]
+
+
+def test_branch_with_another_number_of_results() -> None:
+    branches = TEXT.replace("=> (float[N] a)", "=> (float[N] a, float[N] u)")
+    unchanged(NAME, parse(branches, {"c": np.array(True)}))

@@ -39,7 +39,7 @@ ONE = [0, 0, 1, 2, 0, 0, 3, 4]
 
 
 @pytest.mark.parametrize("opset", [11, 13, 18, 21])
-@pytest.mark.parametrize("node", ["Conv (p, w)", "Conv <auto_pad = \"VALID\"> (p, w)"])
+@pytest.mark.parametrize("node", ["Conv (p, w)", 'Conv <auto_pad = "VALID"> (p, w)'])
 def test_conv_pads_itself(node: str, opset: int) -> None:
     fires(NAME, padded(ONE, node, opset=opset), ["y = Conv<pads=(1, 2, 3, 4)>(x, w)"])
 
@@ -107,7 +107,7 @@ def test_average_counts_what_was_padded() -> None:
         ("kernel_shape = [3,3], ceil_mode = 1, strides = [2,2]", "the AveragePool rounds its size up"),
         ("kernel_shape = [3,3], pads = [1,1,1,1]", "the AveragePool leaves its own padding out"),
         ("kernel_shape = [2,2]", "the padding is as large as the window"),
-        ("kernel_shape = [3,3], auto_pad = \"SAME_UPPER\"", "the node pads to keep the size"),
+        ('kernel_shape = [3,3], auto_pad = "SAME_UPPER"', "the node pads to keep the size"),
     ],
 )
 def test_average_that_would_differ(attributes: str, reason: str) -> None:
@@ -169,7 +169,7 @@ def test_other_modes(mode: str) -> None:
 
 
 def test_convolution_that_keeps_the_size() -> None:
-    assert misses(NAME, padded(ONE, "Conv <auto_pad = \"SAME_UPPER\"> (p, w)")) == ["the node pads to keep the size"]
+    assert misses(NAME, padded(ONE, 'Conv <auto_pad = "SAME_UPPER"> (p, w)')) == ["the node pads to keep the size"]
 
 
 def test_pads_that_are_not_constant() -> None:
@@ -186,3 +186,16 @@ def test_pads_that_are_not_constant() -> None:
 def test_max_pool_and_no_padding_at_all() -> None:
     unchanged(NAME, padded(ONE, "MaxPool <kernel_shape = [3,3]> (p)"))
     unchanged(NAME, padded([0] * 8))
+
+
+@pytest.mark.parametrize(
+    ("pads", "node", "reason"),
+    [
+        ([0, 0, 1, 1, 0, 0, 1, 1], "Conv <pads = [1, 1]> (p, w)", "the pads of the two differ in rank"),
+        ([0, 0, 1, 0, 0, 1], "Conv <pads = [1, 1, 1, 1]> (p, w)", "the pads of the two differ in rank"),
+        ([0, 0, 1, 0, 0, 1], "AveragePool <kernel_shape = [3, 3]> (p)", "the padding is as large as the window"),
+    ],
+)
+def test_malformed_ranks(pads: list[int], node: str, reason: str) -> None:
+    text = f"agraph (float[N,4,8,8] x) => (float[N,C,H,W] y) {{ p = Pad (x, pads)  y = {node} }}"
+    assert misses(NAME, parse(text, {"w": weight(6, 4, 3, 3), "pads": np.array(pads, np.int64)})) == [reason]
