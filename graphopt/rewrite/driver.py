@@ -122,7 +122,7 @@ class Driver:
             return
         for old, new in _pairs(root, stand_ins):
             if new is not None and new.producer() in new_nodes and not old.is_graph_output():
-                new.name, old.name = old.name, None
+                edit.inherit(new, old)
         for node in new_nodes:
             for output in node.outputs:
                 if output.name is None:

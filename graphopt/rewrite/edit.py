@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from graphopt import walk
 
-__all__ = ["can_stand_in", "constant_value", "erase", "erase_if_dead", "is_dead", "redirect"]
+__all__ = ["can_stand_in", "constant_value", "erase", "erase_if_dead", "inherit", "is_dead", "redirect"]
 
 
 def constant_value(name: str | None, tensor: ir.TensorProtocol) -> ir.Value:
@@ -41,8 +41,20 @@ def can_stand_in(old: ir.Value, new: ir.Value) -> bool:
     return producer is not None and producer.graph is old.graph and not new.is_graph_output()
 
 
+def inherit(new: ir.Value, old: ir.Value) -> None:
+    """Gives ``new`` the name of ``old``, and with it documentation, metadata and quantization annotation."""
+    name, old.name = old.name, None
+    new.name = name
+    if old.doc_string:
+        new.doc_string = old.doc_string
+    if old._metadata_props:
+        new.metadata_props.update(old.metadata_props)
+    if old._metadata:
+        new.meta.update(old.meta)
+
+
 def redirect(old: ir.Value, new: ir.Value) -> list[ir.Node]:
-    """Makes every reader of ``old`` read ``new``; as a graph output ``new`` takes over name and declared type.
+    """Makes every reader of ``old`` read ``new``; as a graph output ``new`` takes over all that ``old`` declares.
 
     Returns:
         The nodes that read ``old`` before.
@@ -50,11 +62,9 @@ def redirect(old: ir.Value, new: ir.Value) -> list[ir.Node]:
     if old.is_graph_output():
         graph = old.graph
         assert graph is not None
-        name, old.name = old.name, None
-        new.name = name
+        inherit(new, old)
         new.type = old.type if old.type is not None else new.type
         new.shape = old.shape
-        new.doc_string = old.doc_string or new.doc_string
         for index, output in enumerate(graph.outputs):
             if output is old:
                 graph.outputs[index] = new

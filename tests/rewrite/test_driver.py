@@ -10,6 +10,8 @@ import onnx_ir as ir
 import pytest
 from harness import lines, parse, run
 
+from graphopt import proto
+from graphopt.pipeline import registry
 from graphopt.pipeline.base import Context, RulePass, Safety
 from graphopt.pipeline.runner import run as run_passes
 from graphopt.rewrite.match import Match, Miss
@@ -157,3 +159,24 @@ def test_metadata_and_documentation_survive() -> None:
     rewrite(model, ReluToClip())
     after = model.graph[0]
     assert (after.name, after.doc_string, after.metadata_props["source"]) == ("act", "rectifies", "line 7")
+
+
+def test_what_a_file_says_of_a_value_stays_with_its_name() -> None:
+    model = proto.to_proto(
+        parse(
+            "agraph (float[N] x) => (float[N] y) { a = Neg (x)  h = Neg (a)  r = Relu (h)  b = Neg (r)  c = Neg (b) "
+            " y = Identity (c) }"
+        )
+    )
+    for name in ("r", "y"):
+        annotation = model.graph.quantization_annotation.add(tensor_name=name)
+        annotation.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="x")
+    model.graph.output[0].metadata_props.add(key="unit", value="metre")
+    model.graph.output[0].doc_string = "the result"
+    given = proto.from_proto(model)
+    run_passes(given, [*registry.resolve(["eliminate-identity"]), DoubleNegation(), ReluToClip()], Context(given))
+    assert lines(given) == ["y = Max(x, zero)"]
+    after = proto.to_proto(given).graph
+    assert [annotation.tensor_name for annotation in after.quantization_annotation] == ["y"]
+    assert [(entry.key, entry.value) for entry in after.output[0].metadata_props] == [("unit", "metre")]
+    assert after.output[0].doc_string == "the result"
