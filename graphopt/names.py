@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from graphopt import walk
+from graphopt.proto.tails import Tail
 
 __all__ = ["Names"]
 
@@ -23,6 +24,9 @@ class Names:
             for node in scope.graph:
                 used.add(node.name)
                 used.update([output.name for output in node.outputs])
+        tail = Tail.of(model)
+        if tail is not None:
+            used.update(tail.inner)  # put back at save
         self._used = used
         self._next: dict[str, int] = {}
 

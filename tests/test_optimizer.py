@@ -165,3 +165,21 @@ def test_loss_into_graphsurgeon_is_refused_unless_allowed() -> None:
     with pytest.raises(ModelError, match="metadata of the model"):
         graphsurgeon.from_ir(model)
     assert isinstance(graphsurgeon.from_ir(model, allow_loss=True), gs.Graph)
+
+
+def test_new_names_keep_clear_of_a_map_tail() -> None:
+    model = proto.to_proto(
+        parse(
+            """<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3]>
+            agraph (float[N,2] x) => (float[N,2] p) { w = Add (a, a)  p = MatMul (x, w) }""",
+            {"a": np.eye(2, dtype=np.float32)},
+        )
+    )
+    model.graph.node.append(
+        onnx.helper.make_node("ZipMap", ["p"], ["w_1"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])
+    )
+    mapping = model.graph.output.add(name="w_1").type.sequence_type.elem_type.map_type
+    mapping.key_type, mapping.value_type.tensor_type.elem_type = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
+    result, report = graphopt.optimize(model, with_report=True)
+    assert report.status == "proven"
+    assert [node.op_type for node in result.graph.node] == ["MatMul", "ZipMap"]

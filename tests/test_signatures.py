@@ -57,3 +57,11 @@ def test_function_that_carries_an_operators_name_is_not_judged() -> None:
     model = parse(text)
     assert isinstance(model, ir.Model)
     signatures.check(model)
+
+
+def test_reference_without_a_type() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21, "own" : 1]>
+    agraph (float[2,3] x) => (float[3,2] y) { y = own.f <p = [1, 0]> (x) }
+    <domain: "own", opset_import: ["" : 21]>
+    f <p> (v) => (w) { w = Transpose <perm = @p> (v) }"""
+    signatures.check(parse(text))
