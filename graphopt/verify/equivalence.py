@@ -271,8 +271,10 @@ def validate(a: str | os.PathLike[str] | ir.Model, b: str | os.PathLike[str] | i
 
 
 def _facts(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Facts:
-    from graphopt.verify.facts import Facts  # imports onnx_ir, for which the worker's start does not wait
+    from graphopt.proto import signatures  # imports onnx_ir, for which the worker's start does not wait
+    from graphopt.verify.facts import Facts
 
+    signatures.check(model)
     return Facts.of(model, shapes)
 
 

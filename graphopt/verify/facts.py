@@ -67,7 +67,10 @@ def _is_computed(value: ir.Value | None) -> bool:
 
 def _target(node: ir.Node) -> ir.DataType | None:
     attribute = node.attributes.get("to") or node.attributes.get("output_dtype")
-    return None if attribute is None or attribute.is_ref() else ir.DataType(attribute.as_int())
+    if attribute is None or attribute.is_ref():
+        return None
+    wanted = attribute.value  # before opset 6 a name
+    return next((kind for kind in ir.DataType if wanted in (kind.value, kind.name)), None)
 
 
 def _random_outputs(model: ir.Model) -> frozenset[str]:

@@ -448,3 +448,41 @@ def test_session_bytes_are_what_files_hold(tmp_path: Path) -> None:
     """The model that is compared is the one that would be saved."""
     (tmp_path / "a.onnx").write_bytes(proto.to_proto(_dense()).SerializeToString())
     assert validate(tmp_path / "a.onnx", _dense()).identical
+
+
+@pytest.mark.parametrize("fill", [-1e9, -3.4028235e38])
+def test_masked_elements_hide_nothing(fill: float) -> None:
+    text = "agraph (float[N,8] x) => (float[N,8] y) {{ r = {}(x) y = Where(m, r, f) }}"
+    weights = {"m": np.arange(8) < 5, "f": np.array(fill, np.float32)}
+    a, b = parse(text.format("Neg"), weights), parse(text.format("Relu"), weights)
+    assert validate(a, b).status == "different"
+    assert validate(a, a).equal
+
+
+def test_malformed_models_are_refused() -> None:
+    for text in (
+        "agraph (float[4] x, int64[4] i) => (bool[4] y) { y = Equal(i) }",
+        "agraph (float[4] x, int64[4] i) => (float[4] y) { j = Add(i) y = Gather(x, j) }",
+    ):
+        with pytest.raises(ModelError, match="input 1 is missing"):
+            validate(parse(text), parse(text))
+
+
+def test_cast_to_a_type_by_name() -> None:
+    text = """<ir_version: 3, opset_import: ["" : 5]>
+    agraph (float[4] x) => (float[4] y) { h = Cast<to = "FLOAT16">(x) y = Cast<to = "FLOAT">(h) }"""
+    assert validate(parse(text), parse(text)).status == "unproven"
+
+
+def test_original_that_only_runs_without_optimizations(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphopt.verify import tolerance, worker
+
+    def refuse(*_: Any) -> None:
+        raise ModelError("no")
+
+    judge = worker._Judge()
+    judge._samples = [worker._Sample({}, [np.ones(2)], None)]
+    monkeypatch.setattr(worker, "_open", refuse)
+    difference = tolerance.compare(np.ones(2), np.ones(2) * 2, 1e-9)
+    (verdict,) = judge._judge(["y"], [[difference]], tolerance.Policy(), set())
+    assert not verdict.ok
