@@ -163,6 +163,8 @@ def _assert_equal(expected: Sequence[Any], actual: Sequence[Any], exact: bool) -
         assert one.shape == other.shape
         if exact or one.dtype.kind not in "fV":
             np.testing.assert_array_equal(one, other)
+            if one.dtype.kind == "f":
+                np.testing.assert_array_equal(np.signbit(one), np.signbit(other))  # -0.0 == 0.0
         else:
             scale = float(np.max(np.abs(one), initial=0, where=np.isfinite(one)))
             bound = _TOLERANCE[one.dtype.name]
