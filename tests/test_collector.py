@@ -48,11 +48,35 @@ def test_nothing_is_frozen_for_good_and_garbage_is_still_found() -> None:
     assert gc.collect() >= 1
 
 
+def test_garbage_of_many_pauses_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Node:
+        me: object
+        alive = 0
+
+        def __init__(self) -> None:
+            Node.alive += 1
+
+        def __del__(self) -> None:
+            Node.alive -= 1
+
+    monkeypatch.setattr(collector, "_FLOOR", 1000)
+    monkeypatch.setattr(collector._LEDGER, "alive", 0)
+    gc.collect()
+    most = 0
+    for _ in range(300):
+        with collector.paused():
+            for _ in range(1000):
+                node = Node()
+                node.me = node
+        most = max(most, Node.alive)
+    assert most < 150_000
+
+
 def test_what_somebody_froze_stays_frozen() -> None:
     gc.freeze()
     try:
         with collector.paused():
-            pass
+            assert gc.isenabled()
         assert gc.get_freeze_count() > 0
     finally:
         gc.unfreeze()
