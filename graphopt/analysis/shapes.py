@@ -23,7 +23,7 @@ from graphopt.analysis.dims import Dim, Sym, symbol
 from graphopt.analysis.shape_data import MAX_ELEMENTS, TRACKED
 from graphopt.analysis.shape_data import RULES as DATA_RULES
 from graphopt.analysis.shape_rules import RULES
-from graphopt.analysis.shape_rules.call import UNKNOWN, Call, Fact, Shape, ShapeRule, TypeRule, Undetermined
+from graphopt.analysis.shape_rules.call import UNKNOWN, Call, Fact, RankVaries, Shape, ShapeRule, TypeRule, Undetermined
 from graphopt.analysis.shape_rules.control import RULES as CONTROL_RULES
 from graphopt.analysis.shape_rules.control import bodies
 
@@ -202,6 +202,10 @@ class Shapes:
             dtypes = None
         try:
             shapes = shape_rule(call)
+        except RankVaries:
+            dtype = None if isinstance(dtypes, list) else dtypes
+            self._facts.update(dict.fromkeys(node.outputs, (dtype or self._declared(node.outputs[0])[0], None, None)))
+            return
         except _MALFORMED:
             shapes = []
         for index, output in enumerate(node.outputs):

@@ -298,3 +298,24 @@ def test_inside_a_function() -> None:
     assert lines(function)[-1] == "b = Reshape(a, o)"
     inputs = {"x": np.arange(36, dtype=np.float32).reshape(3, 12)}
     np.testing.assert_array_equal(run(parse(text), inputs)[0], run(result, inputs)[0])
+
+
+def test_squeeze_of_every_axis_of_one_whatever_is_declared() -> None:
+    text = """agraph (float[N,1,4] x) => (float[A,B] y) {
+        u = Unsqueeze(x, one)
+        s = Squeeze(u)
+        r = Reshape(s, t)
+        y = Relu(r)
+    }"""
+    model = parse(text, {"one": ints(1), "t": ints(-1, 4)})
+    model.graph[1].outputs[0].shape = ir.Shape(["N", 4])
+    result, _, _ = apply(model, "exact")
+    for batch in (1, 3):
+        inputs = {"x": np.ones((batch, 1, 4), np.float32)}
+        assert run(model, inputs)[0].shape == run(result, inputs)[0].shape == (batch, 4)
+    model = parse(text.replace("r = Reshape(s, t)", "r = Identity(s)"), {"one": ints(1)})
+    model.graph[1].outputs[0].shape = ir.Shape(["N", 4])
+    result, _, _ = apply(model, "exact")
+    for batch, shape in ((1, (4,)), (3, (3, 4))):
+        inputs = {"x": np.ones((batch, 1, 4), np.float32)}
+        assert run(model, inputs)[0].shape == run(result, inputs)[0].shape == shape

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import onnx_ir as ir
 
-__all__ = ["UNKNOWN", "Call", "Fact", "Shape", "ShapeRule", "TypeRule", "Undetermined", "normalized"]
+__all__ = ["UNKNOWN", "Call", "Fact", "RankVaries", "Shape", "ShapeRule", "TypeRule", "Undetermined", "normalized"]
 
 Shape: TypeAlias = tuple[Dim, ...]
 Fact: TypeAlias = tuple["ir.DataType | None", "Shape | None", "tuple[Dim, ...] | None"]  # dtype, shape, content
@@ -25,6 +25,10 @@ _MAX_CONSTANT: Final = 4096  # elements; larger constants never say anything abo
 
 class Undetermined(Exception):
     """The facts at hand do not determine the outputs."""
+
+
+class RankVaries(Undetermined):
+    """The rank differs from run to run, so that whatever the model declares holds for some runs only."""
 
 
 class Call:

@@ -13,7 +13,7 @@ from graphopt.analysis.dims import (
     product,
     upper_bound,
 )
-from graphopt.analysis.shape_rules.call import Call, Shape, ShapeRule, TypeRule, Undetermined, normalized
+from graphopt.analysis.shape_rules.call import Call, RankVaries, Shape, ShapeRule, TypeRule, Undetermined, normalized
 from graphopt.analysis.shape_rules.elementwise import broadcast_shapes, same
 
 __all__ = ["RULES", "axes_of", "slice_extent", "slice_params", "split_extents"]
@@ -106,7 +106,7 @@ def _squeeze(call: Call) -> Shape:
     if not axes:
         # an empty list means no axis to the specification, every axis of length 1 to ONNX Runtime
         if not all(isinstance(dim, int) for dim in shape) or (axes is not None and 1 in shape):
-            raise Undetermined
+            raise RankVaries
         return tuple([dim for dim in shape if dim != 1])
     return tuple([dim for axis, dim in enumerate(shape) if axis not in axes])
 
