@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from harness import apply, fires, lines, misses, parse, unchanged
 
@@ -81,3 +82,9 @@ def test_inside_a_function() -> None:
     result = fires(NAME, parse(text), count=1)
     (function,) = result.functions.values()
     assert lines(function) == ["s = Transpose<perm=@p>(a)", "b = Transpose(s)"]
+
+
+def test_rank_that_an_expand_does_not_tell() -> None:
+    text = """agraph (float[N,2] x, int64[K] s) => (float[A,B] y) { r = Reshape (x, s)  e = Expand (r, t)
+        y = Transpose (e) }"""
+    unchanged(NAME, parse(text, {"t": np.array([2])}))

@@ -272,14 +272,14 @@ def _gather_nd(call: Call) -> Shape:
 
 
 def _expand(call: Call) -> Shape:
-    shape, target = call.maybe_shape(0), call.data(1)
+    # the target alone says little: an axis of the input that is longer than 1, or further left, survives
+    shape, target = call.shape(0), call.data(1)
     if target is None:
         rank = call.shape(1)[0]
-        if shape is None or not isinstance(rank, int):
+        if not isinstance(rank, int):
             raise Undetermined
-        # an input axis longer than 1 survives whatever the target is
-        return broadcast_shapes(shape, tuple([call.fresh() for _ in range(rank)]))
-    return target if shape is None and 1 not in target else broadcast_shapes(call.shape(0), target)
+        target = tuple([call.fresh() for _ in range(rank)])
+    return broadcast_shapes(shape, target)
 
 
 def _tile(call: Call) -> Shape:
