@@ -10,11 +10,12 @@ import onnx
 import pytest
 from equivalence.backend import pass_names
 from equivalence.compare import difference, outputs
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, reject, settings
 from property.models import Example, models, pass_lists
 
 import graphopt
 from graphopt import proto
+from graphopt.runtime import ort_errors
 from graphopt.verify import structure
 
 QUICK = settings(
@@ -25,12 +26,24 @@ QUICK = settings(
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
-THOROUGH = settings(QUICK, max_examples=500, derandomize=False)
+THOROUGH = settings(QUICK, max_examples=1500, derandomize=False)
+SINGLE = 2e-5  # a float64 output is a float32 result, cast
 SLACK = 25  # of the tolerance for one operator: a dozen follow one another
 
 
+def _original(example: Example) -> list[Any]:
+    """What the model computes; an example that ONNX Runtime gets wrong itself does not count."""
+    try:
+        return outputs(example.model.SerializeToString(), example.feeds)
+    except ort_errors() as error:
+        # It removes a pair of Casts at load although a subgraph reads the second one.
+        if "Missing Input: cast" in str(error):
+            reject()
+        raise
+
+
 def _check_same(example: Example, passes: list[str]) -> None:
-    expected = outputs(example.model.SerializeToString(), example.feeds)
+    expected = _original(example)
     result, report = graphopt.optimize(example.model, passes, validate=False, debug=True, with_report=True)
     structure.check(proto.from_proto(result))
     onnx.checker.check_model(result)
@@ -39,7 +52,7 @@ def _check_same(example: Example, passes: list[str]) -> None:
     actual = outputs(result.SerializeToString(), example.feeds)
     exact = all(one.safety == "exact" for one in report.passes if one.count)
     fired = [one.name for one in report.passes if one.count]
-    found = difference(expected, actual, exact=exact, slack=SLACK)
+    found = difference(expected, actual, exact=exact, slack=SLACK, at_least=SINGLE)
     assert not found, f"{found} (fired: {fired})"
 
 
@@ -51,7 +64,7 @@ def _check_settles(example: Example) -> None:
 
 
 def _check_round_trip(example: Example) -> None:
-    expected = outputs(example.model.SerializeToString(), example.feeds)
+    expected = _original(example)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         for options in ({}, {"external_data": True, "size_threshold": 128}):
