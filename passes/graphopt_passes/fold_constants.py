@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
+from graphopt.analysis.cost_rules import RULES, Operands, Unknown
 from graphopt.analysis.effects import is_deterministic
 from graphopt.errors import ModelError
 from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
@@ -17,10 +18,12 @@ from graphopt_passes._evaluation import evaluate
 
 __all__ = ["FoldConstants"]
 
-_NEVER = frozenset({"Constant", "DequantizeLinear"})
-_BOUNDED_BY_INPUT = frozenset({"NonZero", "Unique", "Compress", "NonMaxSuppression"})
-_SCRATCH_LIMIT = 1 << 28
-_WORK_LIMIT = 1 << 34
+# What the last four cost, no formula of sizes tells.
+_NEVER = frozenset({"Constant", "DequantizeLinear", "Det", "MaxRoiPool", "NonMaxSuppression", "RoiAlign"})
+_BOUNDED_BY_INPUT = frozenset({"NonZero", "Unique", "Compress"})
+_SCRATCH_LIMIT = 1 << 28  # bytes that one node may write
+_PART_LIMIT = 1 << 30  # bytes that the nodes of a part may write together: they may all be alive at once
+_WORK_LIMIT = 1 << 34  # multiplications that one node may take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,8 @@ class FoldConstants(GraphPass):
     Does not apply when:
         - a node is random, stateful, of an unknown domain, or has subgraphs;
         - it dequantizes a weight: that would undo a compression;
-        - the size of its result is not known beforehand, or is too large to try;
+        - the size of its result or the work to compute it is not known beforehand, or is too large to try;
+        - it divides integers by what may be -1: the smallest number divided by that kills the process;
         - the model would grow by more than ``max_bytes`` for it: what counts are the bytes of the results less the
           bytes of the weights that die with the nodes, over nodes that hang together.
 
@@ -61,16 +65,18 @@ class FoldConstants(GraphPass):
         count = 0
         touched: list[ir.Node] = []
         again = True
-        while again:  # what a part had to leave out may fit once the rest of it is constant
+        while again:  # what was left out may fit, and divisors are known, once the rest is constant
             again = False
             for opset, nodes in _candidates(context):
                 whole = [_measure(part, context) for part in _connected(nodes, context)]
                 fitting = [_shrink_to(self.max_bytes, part, context) for part in whole]
                 shrunk = {id(part) for part, before in zip(fitting, whole, strict=True) if part is not before}
-                for part, tensors in _evaluate([part for part in fitting if part.nodes], opset, context):
-                    count += len(part.nodes)
-                    touched += _put(part, tensors, context)
-                    again = again or id(part) in shrunk
+                for batch in _batches(fitting):
+                    for part, tensors in _evaluate(batch, opset, context):
+                        count += len(part.nodes)
+                        readers = _put(part, tensors, context)
+                        touched += readers
+                        again = again or id(part) in shrunk or any(node.op_type in _DIVISIONS for node in readers)
         return Outcome(count, touched)
 
 
@@ -82,11 +88,13 @@ class _Part:
         nodes: The nodes.
         frontier: Their values that other nodes or the graph's outputs need.
         growth: Bytes of the frontier less the bytes of the constants that nothing else reads.
+        written: Bytes that all nodes write.
     """
 
     nodes: list[ir.Node]
     frontier: list[ir.Value]
     growth: int
+    written: int
 
 
 def _candidates(context: Context) -> list[tuple[Mapping[str, int], list[ir.Node]]]:
@@ -111,29 +119,41 @@ def _candidates(context: Context) -> list[tuple[Mapping[str, int], list[ir.Node]
 def _is_safe(node: ir.Node, context: Context) -> bool:
     if any(a.is_ref() or a.type in _GRAPHS for a in node.attributes.values()) or not is_deterministic(node):
         return False
+    if _may_trap(node, context) or _work(node, context) > _WORK_LIMIT:
+        return False
     sizes = [_bytes_of(value, context) for value in node.outputs if value.name]
     if None in sizes:
         inputs = [_bytes_of(value, context) for value in node.inputs if value is not None]
         return node.op_type in _BOUNDED_BY_INPUT and None not in inputs
-    return sum(size for size in sizes if size is not None) <= _SCRATCH_LIMIT and _work(node, context) <= _WORK_LIMIT
+    return sum(size for size in sizes if size is not None) <= _SCRATCH_LIMIT
 
 
 _GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
 
-def _elements(value: ir.Value, context: Context) -> int | None:
+def _may_trap(node: ir.Node, context: Context) -> bool:
+    if node.op_type not in _DIVISIONS or context.shapes.dtype(node.outputs[0]) not in _TRAPPING_DTYPES:
+        return False
+    divisor = context.constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    return divisor is None or bool((divisor.numpy() == -1).any())
+
+
+_DIVISIONS = frozenset({"Div", "Mod"})
+_TRAPPING_DTYPES = frozenset({ir.DataType.INT32, ir.DataType.INT64})
+
+
+def _shape(value: ir.Value, context: Context) -> tuple[int, ...] | None:
     shape = context.shapes.of(value)
-    if shape is None or not all(isinstance(dim, int) for dim in shape):
-        return None
-    return math.prod(dim for dim in shape if isinstance(dim, int))
+    known = tuple(dim for dim in shape or () if isinstance(dim, int))
+    return known if shape is not None and len(known) == len(shape) else None
 
 
 def _bytes_of(value: ir.Value, context: Context) -> int | None:
     """Size of a tensor of a plain numeric type and known shape; ``None`` otherwise."""
-    dtype, elements = context.shapes.dtype(value), _elements(value, context)
-    if dtype is None or elements is None or dtype not in _FOLDABLE_DTYPES:
+    dtype, shape = context.shapes.dtype(value), _shape(value, context)
+    if dtype is None or shape is None or dtype not in _FOLDABLE_DTYPES:
         return None
-    return math.ceil(elements * float(dtype.itemsize))
+    return math.ceil(math.prod(shape) * float(dtype.itemsize))
 
 
 _FOLDABLE_DTYPES = frozenset(
@@ -144,12 +164,20 @@ _FOLDABLE_DTYPES = frozenset(
 )  # fmt: skip
 
 
-def _work(node: ir.Node, context: Context) -> int:
-    """An upper bound of the multiplications of the costly operators: elements of each pair of operands that meet."""
-    if node.op_type not in ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "ConvInteger", "MatMulInteger"):
-        return 0
-    result = max((_elements(value, context) or 0 for value in node.outputs), default=0)
-    return result * max((_elements(value, context) or 0 for value in node.inputs[1:] if value is not None), default=0)
+def _work(node: ir.Node, context: Context) -> float:
+    """Multiplications that a node takes, other operations counted as several; infinite where nobody knows."""
+    rule = RULES.get(("", node.op_type))
+    if rule is None:
+        return math.inf
+    try:
+        work = rule(Operands(node, lambda value: _shape(value, context)))
+    except (Unknown, IndexError):  # an operand is missing, or of another rank than the operator takes
+        return math.inf
+    return work.macs + _SLOWER * work.other
+
+
+_SLOWER = 8
+"""How much longer an operation takes outside of the kernels of linear algebra."""
 
 
 def _connected(nodes: Sequence[ir.Node], context: Context) -> list[list[ir.Node]]:
@@ -198,13 +226,15 @@ def _measure(nodes: list[ir.Node], context: Context) -> _Part:
         for value in read
         if not value.is_graph_output() and all(use.node in inside for use in value.uses())
     )
-    return _Part(nodes, frontier, sum(_bytes_of(value, context) or 0 for value in frontier) - dying)
+    growth = sum(_bytes_of(value, context) or 0 for value in frontier) - dying
+    written = sum(_bytes_of(value, context) or 0 for node in nodes for value in node.outputs)
+    return _Part(nodes, frontier, growth, written)
 
 
 def _shrink_to(budget: int, part: _Part, context: Context) -> _Part:
     """Takes the nodes that blow a part up, and what depends on them, out of it until it fits the budget."""
     for _ in range(_SHRINK_ATTEMPTS):
-        if not part.nodes or part.growth <= budget:
+        if not part.nodes or (part.growth <= budget and part.written <= _PART_LIMIT):
             return part
         left_out = {max(part.nodes, key=lambda node: _blow_up(node, context))}
         kept = []
@@ -214,7 +244,7 @@ def _shrink_to(budget: int, part: _Part, context: Context) -> _Part:
             else:
                 kept.append(node)
         part = _measure(kept, context)
-    return _Part([], [], 0)
+    return _Part([], [], 0, 0)
 
 
 _SHRINK_ATTEMPTS = 64
@@ -225,12 +255,26 @@ def _blow_up(node: ir.Node, context: Context) -> int:
     return written - sum(_bytes_of(value, context) or 0 for value in node.inputs if value is not None)
 
 
+def _batches(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
+    """Parts that run in one session: few sessions, and few bytes at a time."""
+    batch: list[_Part] = []
+    written = 0
+    for part in parts:
+        if not part.nodes:
+            continue
+        if batch and written + part.written > _SCRATCH_LIMIT:
+            yield batch
+            batch, written = [], 0
+        batch.append(part)
+        written += part.written
+    if batch:
+        yield batch
+
+
 def _evaluate(
     parts: list[_Part], opset: Mapping[str, int], context: Context
 ) -> Iterator[tuple[_Part, list[ir.TensorProtocol]]]:
     """Runs parts in one session; if that fails, halves them until the part that cannot run stands alone."""
-    if not parts:
-        return
     nodes = [node for part in parts for node in part.nodes]
     wanted = [value for part in parts for value in part.frontier]
     try:

@@ -113,6 +113,45 @@ def test_bombs_are_left_alone(bomb: str) -> None:
     assert lines(result) == lines(model)
 
 
+@pytest.mark.parametrize(
+    ("slow", "shape"),
+    [
+        ("e = AveragePool <kernel_shape = [300, 300], pads = [150, 150, 150, 150]> (w)", (1, 1, 500, 500)),
+        ('e = Einsum <equation = "abcd,efgh->"> (w, w)', (1, 1, 500, 500)),
+        ("e = Det (w)", (1, 1, 500, 500)),
+    ],
+)
+def test_what_takes_too_long_is_left_alone(slow: str, shape: tuple[int, ...]) -> None:
+    text = f"agraph (float x) => (float z) {{ {slow}\n m = ReduceMax <keepdims = 0> (e)\n z = Add (x, m) }}"
+    unchanged(NAME, parse(text, {"w": np.ones(shape, np.float32)}))
+
+
+def test_what_takes_too_much_memory_together_is_left_alone() -> None:
+    big = "\n".join(f"b{n} = ConstantOfShape <value = float {{{n}}}> (s)" for n in range(20))
+    text = f"""agraph (float x) => (float z) {{
+        {big}
+        e = Sum ({", ".join(f"b{n}" for n in range(20))})
+        m = ReduceMax <keepdims = 0> (e)
+        z = Add (x, m)
+    }}"""
+    unchanged(NAME, parse(text, {"s": np.array([4000, 4000], np.int64)}))
+
+
+@pytest.mark.parametrize("op", ["Div", "Mod"])
+@pytest.mark.parametrize("divisor", ["b", "c"])
+def test_division_that_kills_the_process_is_left_alone(op: str, divisor: str) -> None:
+    text = f"agraph (int64[1] x) => (int64[1] z) {{ c = Neg (one)\n e = {op} (a, {divisor})\n z = Add (x, e) }}"
+    smallest, one = np.array([-(2**63)], np.int64), np.ones(1, np.int64)
+    result, _, _ = apply(parse(text, {"a": smallest, "b": -one, "one": one}), NAME)
+    assert op in [node.op_type for node in result.graph]
+
+
+def test_division_by_a_computed_constant_folds() -> None:
+    text = "agraph (int64[1] x) => (int64[1] z) { c = Neg (b)\n e = Div (a, c)\n z = Add (x, e) }"
+    weights = {"a": np.array([7], np.int64), "b": np.array([-2], np.int64)}
+    fires(NAME, parse(text, weights), ["z = Add(x, e_1)"])
+
+
 def test_growth_beyond_the_budget_is_left_alone_and_the_rest_folds() -> None:
     text = """agraph (float[64,64] x) => (float[64,64] y, float[4] z) {
         big = ConstantOfShape (s)
