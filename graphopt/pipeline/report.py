@@ -5,11 +5,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 import html
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphopt import walk
 from graphopt.analysis.effects import is_standard
+from graphopt.human import byte_size
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -129,7 +130,7 @@ class Report:
         rows = [
             _row("nodes", self.before.nodes, self.after.nodes),
             _row("initializers", self.before.initializers, self.after.initializers),
-            _row("weights", self.before.weight_bytes, self.after.weight_bytes, human_bytes),
+            _row("weights", self.before.weight_bytes, self.after.weight_bytes, byte_size),
         ]
         ops = sorted({*self.before.ops, *self.after.ops})
         changed = [op for op in ops if self.before.ops.get(op, 0) != self.after.ops.get(op, 0)]
@@ -176,16 +177,14 @@ class Report:
         )
 
 
-def human_bytes(count: int) -> str:
-    """``1536`` -> ``1.5 KiB``."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(size) < 1024 or unit == "GiB":
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+def _row(label: str, before: int, after: int, show: Callable[[int], str] = str) -> tuple[str, str, str, str]:
+    return label, show(before), show(after), _change(before, after)
 
 
-def _row(label: str, before: int, after: int, show: Any = str) -> tuple[str, str, str, str]:
-    change = "" if before == after else ("new" if not before else f"{(after - before) / before:+.0%}")
-    return label, show(before), show(after), change
+def _change(before: int, after: int) -> str:
+    if before == after:
+        return ""
+    if not before:
+        return "new"
+    share = f"{(after - before) / before:+.0%}"
+    return "~0%" if share in ("-0%", "+0%") else share

@@ -8,12 +8,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from graphopt.human import shorten
+
 if TYPE_CHECKING:
     from graphopt.pipeline.report import Report
 
 __all__ = ["render"]
 
 _STYLE = {"proven": "green", "unproven": "yellow", "unverified": "dim"}
+_LONGEST_EXAMPLE = 28
 
 
 def render(report: Report) -> RenderableType:
@@ -42,7 +45,7 @@ def _sizes(report: Report) -> Table:
     table = _table("", "before", "after", "change")
     for label, before, after, change in report.rows():
         total = label in ("nodes", "initializers", "weights")
-        color = "green" if change.startswith("-") else "yellow" if change else ""
+        color = "green" if change.startswith("-") else "yellow" if change not in ("", "~0%") else ""
         table.add_row(Text(label, style="bold" if total else "dim"), before, after, Text(change, style=color))
     return table
 
@@ -58,11 +61,11 @@ def _fired(report: Report) -> Table:
 
 def _misses(report: Report) -> Table:
     table = _table("did not apply", "times")
-    table.add_column("why", overflow="fold")
-    table.add_column("for example", overflow="fold", style="dim")
+    table.add_column("why")
+    table.add_column("for example", no_wrap=True, style="dim")
     for name, reasons in report.misses.items():
         for reason, (count, node) in reasons.items():
-            table.add_row(name, str(count), reason, node)
+            table.add_row(name, str(count), reason, shorten(node, _LONGEST_EXAMPLE))
     return table
 
 

@@ -17,8 +17,8 @@ if typing.TYPE_CHECKING:
 
 __all__ = ["close_match", "describe", "options", "parse", "size", "split"]
 
-_SIZE = re.compile(r"(?i)^([+-]?\d+)\s*([kmgt])?(i?b)?$")
-_FACTOR = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SIZE = re.compile(r"(?i)^([+-]?\d+)\s*([kmgt]?)(i?)b?$")
+_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _BOOL = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -84,7 +84,7 @@ def describe(pass_class: type[Pass]) -> list[tuple[str, str, str]]:
 
 
 def size(text: str) -> int:
-    """``4096``, ``64K`` or ``6GB`` as a number; a unit counts in powers of 1024.
+    """``4096``, ``64k``, ``6GB`` or ``6GiB`` as a number; only units with an ``i`` count in powers of 1024.
 
     Raises:
         ValueError: It is no such text.
@@ -92,7 +92,8 @@ def size(text: str) -> int:
     match = _SIZE.match(text)
     if match is None:
         raise ValueError(text)
-    return int(match[1]) * _FACTOR[(match[2] or "").lower()]
+    factor: int = (1024 if match[3] else 1000) ** _POWER[match[2].lower()]
+    return int(match[1]) * factor
 
 
 def close_match(name: str, known: Iterable[str]) -> str:

@@ -59,7 +59,9 @@ def test_input_shapes_gather_and_do_not_contradict() -> None:
     assert "'x' is given two shapes" in problem("--input-shape", "x:1", "--input-shape", "x:2")
 
 
-@pytest.mark.parametrize(("text", "size"), [("6GB", 6 << 30), ("512M", 512 << 20), ("4096", 4096), ("64KiB", 64 << 10)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("6GB", 6 * 10**9), ("512M", 512 * 10**6), ("4096", 4096), ("64KiB", 64 << 10)]
+)
 def test_size(text: str, size: int) -> None:
     assert values("--memory-limit", text)["memory_limit"] == size
 

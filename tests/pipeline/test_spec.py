@@ -38,7 +38,7 @@ def make(text: str) -> Example:
 
 
 def test_options_take_the_type_of_their_field() -> None:
-    assert make("example:max-bytes=4K:ratio=1e-2:deep=yes:mode=small") == Example(4096, 0.01, True, Mode.SMALL)
+    assert make("example:max-bytes=4KiB:ratio=1e-2:deep=yes:mode=small") == Example(4096, 0.01, True, Mode.SMALL)
 
 
 def test_underscores_and_dashes_mean_the_same() -> None:
