@@ -170,6 +170,7 @@ class _Job:
             equivalence = self._verify(model)
         report.dropped = dropped
         report.equivalence = equivalence
+        report.notes += equivalence.notes if equivalence is not None else ()
         status = "unverified" if equivalence is None else equivalence.status
         report.status = "proven" if status == "equal" else status
         report.seconds = dict(self._seconds)

@@ -183,3 +183,10 @@ def test_new_names_keep_clear_of_a_map_tail() -> None:
     result, report = graphopt.optimize(model, with_report=True)
     assert report.status == "proven"
     assert [node.op_type for node in result.graph.node] == ["MatMul", "ZipMap"]
+
+
+def test_report_says_what_the_verifier_noted() -> None:
+    model = parse("agraph (float[N] x) => (float[N] y) { a = Abs (x)  b = Neg (a)  c = Sqrt (b)  y = Identity (c) }")
+    _, report = graphopt.optimize(model, with_report=True)
+    assert any("proves little" in note for note in report.notes)
+    assert "proves little" in report.to_text()
