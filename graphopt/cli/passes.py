@@ -77,7 +77,6 @@ def _list(shown: Sequence[Card]) -> RenderableType:
 
 def _details(card: Card) -> RenderableType:
     from rich.console import Group
-    from rich.padding import Padding
     from rich.text import Text
 
     parts: list[RenderableType] = [
@@ -85,11 +84,34 @@ def _details(card: Card) -> RenderableType:
         Text(f"presets: {', '.join(card.presets) or 'none'}    {card.module}", style="dim"),
     ]
     for heading, text in card.sections.items():
-        parts += [Text(heading, style="bold"), Padding(Text(_plain(text)), (0, 0, 0, 2))]
+        parts += [Text(heading, style="bold"), _section(text)]
     if card.options:
         parts.append(Text("Options", style="bold"))
         parts += [Text(f"  {card.name}:{name}=  {kind}, by default {default}") for name, kind, default in card.options]
     return Group(*parts, "")
+
+
+def _section(text: str) -> RenderableType:
+    """Paragraphs and list items, each wrapped anew for the terminal's width."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    blocks: list[str] = []
+    for line in _plain(text).splitlines():
+        if not blocks or not line or line.startswith("- ") or blocks[-1] == "":
+            blocks.append(line)
+        else:
+            blocks[-1] += f" {line.lstrip()}"
+    return Group(*[_item(block) if block.startswith("- ") else Padding(Text(block), (0, 0, 0, 2)) for block in blocks])
+
+
+def _item(text: str) -> RenderableType:
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_row("  -", text.removeprefix("- "))
+    return grid
 
 
 def _plain(text: str) -> str:

@@ -5,35 +5,54 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Final
 
+from graphopt.human import printable, shorten_all
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import RenderableType
 
     from graphopt.verify.result import Equivalence, OutputComparison
 
-__all__ = ["to_html", "to_rich"]
+__all__ = ["terminal", "to_html"]
 
 _COLUMNS: Final = ("output", "type", "max abs", "max rel", "cosine", "argmax", "allowed", "")
+_LEFT_OUT: Final = ("max rel", "cosine")
+"""In a table of fewer than ``_NARROW`` columns."""
+
+_NARROW: Final = 100
+_SHORTEST_NAME: Final = 12
 _COLOURS: Final = {"equal": "green", "different": "red", "unproven": "yellow"}
 
 
-def to_rich(result: Equivalence) -> RenderableType:
-    """The verdict in a line, a row an output, then what else matters."""
-    from rich.console import Group
-    from rich.table import Table
+def terminal(result: Equivalence, width: int) -> Iterator[RenderableType]:
+    """The verdict in a line, a row an output, then what else matters; ``width`` in columns."""
     from rich.text import Text
 
     colour = _COLOURS[result.status]
-    parts: list[RenderableType] = [Text.assemble((result.status, f"bold {colour}"), f": {result.message}")]
+    yield Text.assemble((result.status, f"bold {colour}"), f": {printable(result.message)}")
     if result.outputs:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in _COLUMNS:
-            table.add_column(column, justify="right" if column in _COLUMNS[2:6] else "left", overflow="fold")
-        for output in result.outputs:
-            *cells, mark = row(output)
-            table.add_row(*map(Text, cells), Text(mark, "green" if output.ok else "bold red"))
-        parts.append(table)
-    parts += [Text(line, "dim") for line in footnotes(result)]
-    return Group(*parts)
+        yield _table(result, width)
+    for line in footnotes(result):
+        yield Text(line, "dim")
+
+
+def _table(result: Equivalence, width: int) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = [place for place, column in enumerate(_COLUMNS) if width >= _NARROW or column not in _LEFT_OUT]
+    rows = [row(output) for output in result.outputs]
+    others = [max(len(_COLUMNS[place]), *(len(cells[place]) for cells in rows)) + 2 for place in shown[1:-1]]
+    names = shorten_all([printable(cells[0]) for cells in rows], max(_SHORTEST_NAME, width - sum(others) - 4))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place in shown:
+        right = 2 <= place < 6
+        table.add_column(_COLUMNS[place], justify="right" if right else "left", no_wrap=place < 6, overflow="fold")
+    for output, name, cells in zip(result.outputs, names, rows, strict=True):
+        mark = Text(cells[-1], "green" if output.ok else "bold red")
+        table.add_row(name, *(cells[place] for place in shown[1:-1]), mark)
+    return table
 
 
 def to_html(result: Equivalence) -> str:
@@ -59,7 +78,7 @@ def row(output: OutputComparison) -> tuple[str, ...]:
         _number(output.max_rel),
         "–" if output.cosine is None else f"{output.cosine:.7f}",
         "–" if output.argmax_agreement is None else f"{output.argmax_agreement:.2%}",
-        "same bits" if output.ok and output.identical else str(output.tolerance),
+        "same bits" if output.ok and output.identical else str(output.tolerance).replace(" (calibrated)", "*"),
         "ok" if output.ok else output.note or "differs",
     )
 
@@ -72,6 +91,8 @@ def footnotes(result: Equivalence) -> list[str]:
     if result.outputs:
         plural = "" if len(result.samples) == 1 else "s"
         lines.append(f"{len(result.samples)} sample{plural} on {result.provider.removesuffix('ExecutionProvider')}")
+    if any(output.tolerance.kind == "calibrated" for output in result.outputs):
+        lines.append("* widened to what ONNX Runtime's own optimizations change on the original")
     return [*lines, *result.notes]
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from collections.abc import Iterator
+
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 __all__ = ["Equivalence", "Kind", "MetricComparison", "OutputComparison", "Status", "Tolerance"]
 
@@ -156,10 +158,10 @@ class Equivalence:
     def __str__(self) -> str:
         return f"{self.status}: {self.message}"
 
-    def __rich__(self) -> RenderableType:
-        from graphopt.verify.render import to_rich
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        from graphopt.verify.render import terminal
 
-        return to_rich(self)
+        return terminal(self, options.max_width)
 
     def _repr_html_(self) -> str:
         from graphopt.verify.render import to_html

@@ -429,6 +429,21 @@ def test_verdict_is_json_and_renders() -> None:
     assert "different" in html
 
 
+def test_long_names_fit_a_narrow_terminal() -> None:
+    from rich.console import Console
+
+    name = "StatefulPartitionedCall_with_a_long_name"
+    text = f"agraph (float[N,16] x) => (float[N,8] {name}_1, float[N,8] {name}_2) {{ {name}_1 = MatMul(x, w) "
+    verdict = validate(
+        _dense(text=text + f"{name}_2 = Neg({name}_1) }}"), _dense(WEIGHT * 2, text + f"{name}_2 = Relu({name}_1) }}")
+    )
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(verdict)
+    table = console.export_text().partition("\noutput ")[2].splitlines()
+    assert [line.split()[0][-2:] for line in table[1:3]] == ["_1", "_2"]
+    assert all(line.endswith("differs") for line in table[1:3])
+
+
 def test_infinite_figures_are_json() -> None:
     verdict = Equivalence("equal", "x")
     assert json.loads(json.dumps(verdict.to_dict(), allow_nan=False))["status"] == "equal"
