@@ -9,10 +9,12 @@ import collections
 import dataclasses
 import functools
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 
@@ -131,8 +133,16 @@ def _interface(model: onnx.ModelProto) -> list[tuple[str, bytes]]:
 
 
 def validated(case: Case) -> str:
-    """With validation on: what is wrong; empty when the result is proven and no pass was dropped."""
+    """With validation on: what is wrong; empty when the result is proven and no pass was dropped.
+
+    Where generated inputs do not fit (the case is about pads or sizes that must fit each other), its own are given.
+    """
     _, report = graphopt.optimize(case.model, with_report=True)
+    if report.status == "unproven":
+        with tempfile.TemporaryDirectory() as folder:
+            feeds = Path(folder) / "feeds.npz"
+            np.savez(feeds, **case.feeds)
+            _, report = graphopt.optimize(case.model, inputs=feeds, with_report=True)
     if report.dropped:
         return f"{case.name}: dropped {report.dropped[0].name}: {report.dropped[0].reason}"
     return "" if report.status == "proven" else f"{case.name}: {report.status}: {report.proof()}"
@@ -146,6 +156,8 @@ def unharmed(case: Case) -> tuple[str, bool]:
         reference evaluator could run it.
     """
     model, report = graphopt.optimize(case.model, with_report=True)
+    if report.status == "proven":
+        return "", False  # it runs on other inputs than its own
     if report.status != "unproven":
         return f"{case.name}: {report.status}", False
     if wrong := [one.name for one in report.passes if one.safety != "exact"]:
@@ -153,8 +165,8 @@ def unharmed(case: Case) -> tuple[str, bool]:
     if _interface(case.model) != _interface(model):
         return f"{case.name}: the interface changed", False
     before = _evaluate(case.model, case)
-    if before is None:
-        return "", False
+    if before is None or difference(_plain(before), _plain(_evaluate(case.model, case) or []), exact=True):
+        return "", False  # not supported, or random
     after = _evaluate(model, case)
     if after is None:
         return f"{case.name}: the reference evaluator ran the original and not the result", True
