@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterable, Sequence
 
 import onnx_ir as ir
 
+from graphopt.errors import UsageError
 from graphopt.pipeline.base import Context, RulePass
 from graphopt.rewrite import edit
 from graphopt.rewrite.builder import Builder
 from graphopt.rewrite.match import Match, Miss
 
 __all__ = ["Driver"]
+
+_PER_NODE, _FLOOR = 100, 1000
+"""More rewrites than these, per node and in all, are no progress; real models need about one for every second node."""
 
 
 class Driver:
@@ -62,21 +66,28 @@ class Driver:
 
         Returns:
             How many rewrites were made.
+
+        Raises:
+            UsageError: Passes undo each other for ever.
         """
-        before = self.counts.total()
+        before = self.counts.copy()
+        budget = _FLOOR + _PER_NODE * sum(len(scope.graph) for scope in self._context.scopes())
         while self._queue:
             node = self._queue.popleft()
             self._queued.discard(node)
-            if node.graph is not None:
-                self._visit(node)
-        return self.counts.total() - before
+            if node.graph is not None and self._visit(node):
+                budget -= 1
+                if budget < 0:
+                    raise _endless(self.counts - before)
+        return self.counts.total() - before.total()
 
-    def _visit(self, node: ir.Node) -> None:
+    def _visit(self, node: ir.Node) -> bool:
+        """Tries the rules at ``node`` in order; whether one was applied."""
         key = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
         if edit.is_dead(node):
-            return
+            return False
         if self._context.scope(node).function is not None and any(a.is_ref() for a in node.attributes.values()):
-            return
+            return False
         for rule in self._index[key]:
             verdict = rule.match(node, self._context)
             if isinstance(verdict, Miss):
@@ -85,7 +96,8 @@ class Driver:
                 self.counts[rule.name] += 1
                 if self._check is not None:
                     self._check(rule.name)
-                return
+                return True
+        return False
 
     def _apply(self, rule: RulePass, match: Match) -> bool:
         root = match.root
@@ -156,6 +168,14 @@ class Driver:
             edge = [reader for node in edge for reader in node.successors() if reader not in found]
             found.update(dict.fromkeys(edge))
         return list(found)
+
+
+def _endless(counts: collections.Counter[str]) -> UsageError:
+    names = " and ".join(f"'{name}'" for name, _ in counts.most_common(2))
+    return UsageError(
+        f"rewriting does not come to an end: {names} keep undoing what was done",
+        hint="Leave one of them out; a rule must bring the graph closer to a form that no rule changes.",
+    )
 
 
 def _pairs(root: ir.Node, stand_ins: Sequence[ir.Value | None]) -> Iterable[tuple[ir.Value, ir.Value | None]]:

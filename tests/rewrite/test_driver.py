@@ -11,6 +11,7 @@ import pytest
 from harness import lines, parse, run
 
 from graphopt import proto
+from graphopt.errors import UsageError
 from graphopt.pipeline import registry
 from graphopt.pipeline.base import Context, RulePass, Safety
 from graphopt.pipeline.runner import run as run_passes
@@ -140,6 +141,31 @@ def test_function_attribute_references_are_left_alone() -> None:
     Count.asked.clear()
     rewrite(parse(text), Leaky())
     assert not Count.asked
+
+
+def test_passes_that_undo_each_other_are_named() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class There(RulePass):
+        name = "there"
+        safety = Safety.EXACT
+        ops = ("Relu",)
+
+        def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
+            return Match(node, build=lambda builder: [builder.op("Neg", node.inputs)])
+
+    @dataclasses.dataclass(frozen=True)
+    class Back(RulePass):
+        name = "back"
+        safety = Safety.EXACT
+        ops = ("Neg",)
+
+        def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
+            return Match(node, build=lambda builder: [builder.op("Relu", node.inputs)])
+
+    with pytest.raises(UsageError, match="keep undoing what was done") as caught:
+        rewrite(parse("agraph (float[N] x) => (float[N] y) { y = Relu(x) }"), There(), Back())
+    assert "'there'" in caught.value.message
+    assert "'back'" in caught.value.message
 
 
 @pytest.mark.parametrize("length", [100, 1000])
