@@ -12,16 +12,17 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from graphopt.verify.result import Equivalence, OutputComparison
+    from graphopt.verify.result import Equivalence, OutputComparison, Tolerance
 
 __all__ = ["terminal", "to_html"]
 
-_COLUMNS: Final = ("output", "type", "max abs", "max rel", "cosine", "argmax", "allowed", "")
+_COLUMNS: Final = ("output", "type", "max abs", "max rel", "cosine", "argmax", "rtol, atol", "")
 _LEFT_OUT: Final = ("max rel", "cosine")
 """In a table of fewer than ``_NARROW`` columns."""
 
 _NARROW: Final = 100
 _SHORTEST_NAME: Final = 12
+_LONGEST_MARK: Final = 12
 _COLOURS: Final = {"equal": "green", "different": "red", "unproven": "yellow"}
 
 
@@ -44,7 +45,8 @@ def _table(result: Equivalence, width: int) -> RenderableType:
     shown = [place for place, column in enumerate(_COLUMNS) if width >= _NARROW or column not in _LEFT_OUT]
     rows = [row(output) for output in result.outputs]
     others = [max(len(_COLUMNS[place]), *(len(cells[place]) for cells in rows)) + 2 for place in shown[1:-1]]
-    names = shorten_all([printable(cells[0]) for cells in rows], max(_SHORTEST_NAME, width - sum(others) - 4))
+    marks = min(_LONGEST_MARK, max(len(cells[-1]) for cells in rows))
+    names = shorten_all([printable(cells[0]) for cells in rows], max(_SHORTEST_NAME, width - sum(others) - marks - 2))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for place in shown:
         right = 2 <= place < 6
@@ -78,9 +80,15 @@ def row(output: OutputComparison) -> tuple[str, ...]:
         _number(output.max_rel),
         "–" if output.cosine is None else f"{output.cosine:.7f}",
         "–" if output.argmax_agreement is None else f"{output.argmax_agreement:.2%}",
-        "same bits" if output.ok and output.identical else str(output.tolerance).replace(" (calibrated)", "*"),
+        "same bits" if output.ok and output.identical else _allowed(output.tolerance),
         "ok" if output.ok else output.note or "differs",
     )
+
+
+def _allowed(tolerance: Tolerance) -> str:
+    if tolerance.kind in ("exact", "random"):
+        return tolerance.kind
+    return f"{tolerance.rtol:.0e}, {tolerance.atol:.1e}{'*' if tolerance.kind == 'calibrated' else ''}"
 
 
 def footnotes(result: Equivalence) -> list[str]:
