@@ -181,14 +181,18 @@ class Plan:
                 feeds[entry.name] = fill.array(entry, shape, guess, random)
         return feeds
 
-    def override(self, seed: int) -> Feeds:
-        """Other values for initializers that a caller may replace: floats moved by a tenth."""
+    def overrides(self, seed: int) -> Iterator[Feeds]:
+        """Other values for initializers that a caller may replace: floats moved by a tenth; conditions turned around.
+
+        Integers stay: most of them are shapes, axes and indices, and few of their other values run.
+        """
         random = np.random.default_rng([seed, len(self.inputs)])
-        return {
-            name: (array * (1 + 0.1 * random.standard_normal(array.shape))).astype(array.dtype)
+        yield {
+            name: np.asarray(array * (1 + 0.1 * random.standard_normal(array.shape)), array.dtype)
             for name, array in self.defaults.items()
             if array.dtype.kind == "f"
         }
+        yield {name: np.asarray(~array) for name, array in self.defaults.items() if array.dtype.kind == "b"}
 
     def _shape(self, entry: Input, guess: Guess) -> tuple[int, ...]:
         if entry.shape is None:

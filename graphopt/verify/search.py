@@ -43,7 +43,7 @@ class Search:
     finite: float = 1.0
 
     def run(self, samples: int) -> bool:
-        """Find up to ``samples`` samples, and one with replaced initializers; False when not even one runs."""
+        """Find up to ``samples`` samples, and some with replaced initializers; False when not even one runs."""
         found = self.first(self.plan.guesses(), self.seed)
         if found is None:
             return False
@@ -52,10 +52,10 @@ class Search:
             guess = self._calmed(guess)
         for number in range(1, samples):
             self.first(self.plan.variations(guess, number), self.seed + number)
-        other = self.plan.override(self.seed)
         base = self.plan.fill(guess, self.seed)
-        if other and base is not None:  # an initializer that callers may replace: folding it must show
-            self.attempt({**base, **other}, False)
+        for other in self.plan.overrides(self.seed):
+            if other and base is not None:  # an initializer that callers may replace: folding it must show
+                self.attempt({**base, **other}, False)
         return True
 
     def first(self, guesses: Iterable[Guess], seed: int) -> tuple[Guess, float] | None:

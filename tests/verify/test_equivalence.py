@@ -123,6 +123,22 @@ def test_folded_initializer_that_callers_may_override() -> None:
     assert validate(a, a).equal
 
 
+def test_scalar_that_callers_may_override() -> None:
+    text = "agraph (float[4] x, float k) => (float[4] y) { y = Mul (x, k) }"
+    verdict = validate(*[parse(text, {"k": np.array(3, np.float32)}) for _ in range(2)])
+    assert verdict.equal
+    assert [sample.get("k") for sample in verdict.samples] == [None, None, ()]
+
+
+def test_folded_condition_that_callers_may_override() -> None:
+    text = """agraph (float[4] x, bool c) => (float[4] y) {{
+        y = If (c) < then_branch = t () => (float[4] a) {{ a = Neg (x) }},
+                     else_branch = e () => (float[4] b) {{ b = {} (x) }} > }}"""
+    a, b = (parse(text.format(name), {"c": np.array(True)}) for name in ("Exp", "Abs"))
+    assert validate(a, b).status == "different"
+    assert validate(a, a).equal
+
+
 def test_random_outputs_and_only_they_are_left_out() -> None:
     text = """agraph (float[500] x) => (float[500] y, float[500] z) {{
         r = RandomNormalLike{}(x) y = Add(x, r) z = Mul(x, {}) }}"""
