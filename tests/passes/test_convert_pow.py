@@ -93,9 +93,7 @@ def test_exponent_that_adds_an_axis() -> None:
 
 def test_base_of_unknown_rank() -> None:
     text = "agraph (float[A,B] x) => (float[C,D] y) { r = Squeeze (x)  y = Pow (r, e) }"
-    assert misses(NAME, parse(text, {"e": np.full(1, 2, np.float32)})) == [
-        "the exponent may give the result more axes"
-    ]
+    assert misses(NAME, parse(text, {"e": np.full(1, 2, np.float32)})) == ["the exponent may give the result more axes"]
     fires(NAME, parse(text, {"e": np.array(2, np.float32)}), count=1)
 
 

@@ -67,7 +67,7 @@ def test_strings() -> None:
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, ml_dtypes.int4, np.bool_, np.complex64, np.float16])
 def test_other_types(dtype: type) -> None:
     """Whatever reads them: the pass looks at bytes."""
-    text = "<ir_version: 10, opset_import: [\"\" : 21, \"other\" : 1]> agraph () => (float y) { y = other.F (u, v, w) }"
+    text = '<ir_version: 10, opset_import: ["" : 21, "other" : 1]> agraph () => (float y) { y = other.F (u, v, w) }'
     same: np.ndarray = np.array([1, 0, 1]).astype(dtype)
     odd: np.ndarray = np.array([1, 1, 1]).astype(dtype)
     weights = {name: ir.tensor(one, name=name) for name, one in {"u": same, "v": odd, "w": same}.items()}

@@ -32,9 +32,13 @@ CONV = """agraph (float[N,4,8,8] x) => (float[N,6,8,8] y) {
 
 
 def test_conv_gets_weight_and_bias() -> None:
-    fires(NAME, parse(CONV, {"w": weight(6, 4, 3, 3), **statistics(6)}), [
-        "y = Conv<kernel_shape=(3, 3), pads=(1, 1, 1, 1)>(x, w_1, Conv_bias)",
-    ])
+    fires(
+        NAME,
+        parse(CONV, {"w": weight(6, 4, 3, 3), **statistics(6)}),
+        [
+            "y = Conv<kernel_shape=(3, 3), pads=(1, 1, 1, 1)>(x, w_1, Conv_bias)",
+        ],
+    )
 
 
 def test_existing_bias_and_epsilon_count() -> None:
@@ -134,7 +138,7 @@ def test_bias_of_a_gemm_that_varies_over_the_batch() -> None:
 
 @pytest.mark.parametrize("opset", [7, 9, 13, 15])
 def test_opsets(opset: int) -> None:
-    text = f"<ir_version: 4, opset_import: [\"\" : {opset}]>\n{CONV}"
+    text = f'<ir_version: 4, opset_import: ["" : {opset}]>\n{CONV}'
     fires(NAME, parse(text, {"w": weight(6, 4, 3, 3), **statistics(6)}), count=1)
 
 

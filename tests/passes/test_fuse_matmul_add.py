@@ -28,7 +28,7 @@ def test_bias(add: str, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("opset", [7, 9, 11, 13, 21])
 def test_opsets(opset: int) -> None:
-    text = f"<ir_version: 4, opset_import: [\"\" : {opset}]>\n{LINEAR}"
+    text = f'<ir_version: 4, opset_import: ["" : {opset}]>\n{LINEAR}'
     fires(NAME, parse(text, {"w": weight(4, 6), "b": weight(6)}), ["y = Gemm(x, w, b)"])
 
 
