@@ -65,3 +65,25 @@ def test_reference_without_a_type() -> None:
     <domain: "own", opset_import: ["" : 21]>
     f <p> (v) => (w) { w = Transpose <perm = @p> (v) }"""
     signatures.check(parse(text))
+
+
+def test_a_required_attribute() -> None:
+    with pytest.raises(ModelError, match="its attribute 'to' is missing"):
+        check(onnx.helper.make_node("Cast", ["x"], ["y"]))
+
+
+def test_a_reference_outside_of_functions() -> None:
+    node = conv()
+    node.attribute[0].CopyFrom(onnx.AttributeProto(name="pads", ref_attr_name="p", type=onnx.AttributeProto.INTS))
+    with pytest.raises(ModelError, match="refers to an attribute of a function"):
+        check(node)
+
+
+@pytest.mark.parametrize("version", [None, 0, -1, 1 << 62])
+def test_an_operator_set_that_is_not_imported(version: int | None) -> None:
+    model = parse("agraph (float[N] x) => (float[N] y) { y = Relu (x) }")
+    model.graph.opset_imports.clear()
+    if version is not None:
+        model.graph.opset_imports[""] = version
+    with pytest.raises(ModelError, match="imports no usable version"):
+        signatures.check(model)

@@ -42,6 +42,8 @@ def check(model: ir.Model) -> None:
             if not 0 < version < _ABSURD and not node.domain:
                 raise _error(node, "it is of ONNX's own operators, of which the model imports no usable version")
             signature = _signature(node.op_type, version, node.domain)
+            if scope.function is None and any(one.is_ref() for one in node.attributes.data.values()):
+                raise _error(node, "an attribute of it refers to an attribute of a function, but it is in none")
             if signature is not None and (node.domain, node.op_type) not in own:
                 _check_node(node, signature)
 
