@@ -35,7 +35,7 @@ def show(rows: Sequence[Row], figures: Mapping[str, Any]) -> None:
     for row in rows:
         if row.model != last and last:
             table.add_section()
-        style = "bold" if row.tool == "graphopt" else ("red" if row.verdict != "equal" else "")
+        style = "bold" if row.tool == "graphopt" else ("red" if row.verdict not in ("equal", "not compared") else "")
         table.add_row(
             row.model if row.model != last else "",
             row.tool,
