@@ -197,7 +197,11 @@ class Verifier:
                     "the original gives nothing but NaN and infinity on these inputs, which proves little"
                 )
         if not self._unproven:
-            self._ask({"do": "rest"})
+            flat = self._ask({"do": "rest"})["flat"]
+            if flat:
+                self._notes.append(
+                    f"the original gives the same number all over in {', '.join(flat)}, which proves little of it"
+                )
 
     def _use_file(self, plan: Plan, source: Path | Sequence[Path]) -> None:
         from graphopt.verify import feedfile

@@ -76,10 +76,15 @@ class _Judge:
         return {"finite": min((_finite(value) for value in outputs), default=1.0)}
 
     def rest(self, request: Message) -> Message:
-        """Close the original's session; its outputs stay."""
+        """Close the original's session; its outputs stay. Tells which of them never varied, where inputs did."""
         self._session = None
         gc.collect()
-        return {}
+        if not any(sample.feeds for sample in self._samples):
+            return {"flat": []}
+        names = [name for name, _ in self._interface[1]]
+        return {
+            "flat": [name for i, name in enumerate(names) if _is_flat([sample.outputs[i] for sample in self._samples])]
+        }
 
     def check(self, request: Message) -> Message:
         """Compare a candidate with the original on all samples."""
@@ -236,6 +241,14 @@ def _finite(value: Any) -> float:
     if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size:
         return float(np.isfinite(value).mean())
     return 1.0
+
+
+def _is_flat(values: list[Any]) -> bool:
+    """Whether tensors hold one and the same number all over, or nothing at all."""
+    if not all(isinstance(value, np.ndarray) and value.dtype.kind in "biuf" for value in values):
+        return False
+    filled = [value for value in values if value.size]
+    return not filled or all(bool((value == filled[0].flat[0]).all()) for value in filled)
 
 
 def _wire(verdict: OutputComparison) -> Message:

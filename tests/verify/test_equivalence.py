@@ -517,3 +517,21 @@ def test_original_that_only_runs_without_optimizations(monkeypatch: pytest.Monke
     difference = tolerance.compare(np.ones(2), np.ones(2) * 2, 1e-9)
     (verdict,) = judge._judge(["y"], [[difference]], tolerance.Policy(), set())
     assert not verdict.ok
+
+
+@pytest.mark.parametrize(
+    ("body", "shape", "named"),
+    [
+        ("c = ReduceSum <keepdims = 1> (x, one)\n y = Softmax (c)", "N,1", True),
+        ("b = Greater (x, far)\n f = Reshape (x, flat)\n m = Reshape (b, flat)\n y = Compress (f, m)", "M", True),
+        ("y = Relu (x)", "N,4", False),
+    ],
+)
+def test_outputs_that_never_vary_are_said_to_prove_little(body: str, shape: str, named: bool) -> None:
+    model = parse(
+        f"agraph (float[N,4] x) => (float[{shape}] y) {{ {body} }}",
+        {"one": np.array([1]), "far": np.array(1e6, np.float32), "flat": np.array([-1])},
+    )
+    result = validate(model, model)
+    assert result.equal
+    assert any("proves little" in note for note in result.notes) is named
