@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 __all__ = ["paused"]
 
-_FLOOR = 1_000_000
-"""Objects: about as many as a graph of 40,000 nodes is made of, 100 to 200 MB."""
+_FLOOR = 2_500_000
+"""Objects: about as many as two graphs of 100,000 nodes are made of, some 300 MB."""
 
 
 class _Ledger:
