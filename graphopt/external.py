@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,14 +69,18 @@ class ExternalFiles:
     def _open(self, location: str, tensor: str) -> memoryview:
         path = self._locate(location, tensor)
         try:
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            # a pipe must not keep us waiting for whoever writes to it
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
         except OSError as error:
             raise ModelError(
                 f"the data of tensor {tensor!r} should be in {str(path)!r}, which cannot be read: {error.strerror}",
                 hint="A model with external data needs its data files in the same folder.",
             ) from None
         try:
-            self.files[str(path)] = os.fstat(descriptor).st_size
+            state = os.fstat(descriptor)
+            if not stat.S_ISREG(state.st_mode):
+                raise ModelError(f"the data of tensor {tensor!r} should be in {str(path)!r}, which is no regular file")
+            self.files[str(path)] = state.st_size
             return map_file(descriptor)
         except (OSError, ValueError) as error:
             raise ModelError(f"{str(path)!r}, with the data of tensor {tensor!r}, cannot be mapped: {error}") from None

@@ -107,6 +107,8 @@ def save(
 
     mode = check_target(Path(path))
     target = Path(path).resolve()
+    if str(target) in model.meta.get("graphopt.external", {}):
+        raise SaveError(f"cannot write {str(target)!r}: the weights of the model lie in that file")
     try:
         wanted = external_data if external_data is not None else bool(model.meta.get("graphopt.external"))
         buffers = [] if wanted else proto.to_buffers(model)

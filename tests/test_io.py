@@ -152,7 +152,7 @@ def test_truncated_file_is_refused(tmp_path: Path) -> None:
         ("", {}, "no usable name"),
         ("missing.bin", {}, r"missing\.bin.*No such file"),
         ("link.bin", {}, "outside of the model's folder"),
-        (".", {}, "cannot be"),
+        (".", {}, "no regular file"),
         ("w.bin", {"offset": 128, "length": WEIGHTS.nbytes}, "only"),
         ("w.bin", {"offset": 1 << 62, "length": 1}, "only"),
         ("w.bin", {"offset": "-1"}, "no byte count"),

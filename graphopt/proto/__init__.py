@@ -207,7 +207,9 @@ def _parse(data: Buffer) -> tuple[onnx.ModelProto, wire.Skeleton]:
         proto = onnx.ModelProto.FromString(skeleton.content)
     except wire.Truncated as error:
         raise ModelError(f"not an ONNX model, or one that was cut short: {error}") from None
-    except DecodeError:
+    except DecodeError as error:
+        if "MaxDepth" in str(error):
+            raise ModelError("the model's subgraphs are nested more deeply than protobuf allows") from None
         raise ModelError("not an ONNX model: the bytes are no protobuf message of that kind") from None
     if not proto.HasField("graph"):
         raise ModelError("not an ONNX model: there is no graph in it")
