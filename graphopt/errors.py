@@ -15,7 +15,7 @@ exit      meaning
 6         unproven: ONNX Runtime cannot run the original, so only exact passes were applied
 7         a limit was reached: verification or folding ran out of its time or memory
 8         the environment lacks something: an execution provider, an extra, a working onnxruntime
-130       interrupted
+130       interrupted, or told to end
 ========  =====================================================================================
 """
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import onnxruntime as ort
 
+# ONNX Runtime's newer official builds tell their makers what they run, and leave a file ``.ses`` behind.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 __all__ = [
     "ELEMENT_TYPES",
     "PLACEHOLDER",

@@ -50,9 +50,9 @@ _OPTIONAL = ("torch",)
 
 _PROBE = """
 import json
-import onnxruntime
 from graphopt.errors import EnvironmentProblem
 from graphopt.runtime import resolve_provider
+import onnxruntime
 
 found = {}
 for provider in onnxruntime.get_available_providers():
