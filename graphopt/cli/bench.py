@@ -19,7 +19,12 @@ _COUNT = click.IntRange(min=1)
 @click.command("bench")
 @click.argument("models", type=options.MODEL, nargs=-1, required=True, metavar="MODEL...")
 @click.option("--batch", type=_COUNT, metavar="N", help="Size of the leading symbolic dimension of the inputs.")
-@click.option("--threads", type=_COUNT, metavar="N", help="Threads inside operators. [default: ONNX Runtime's choice]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="Threads inside operators. [default: ONNX Runtime's choice]",
+)
 @click.option("--runs", type=_COUNT, metavar="N", help="Timed runs of each model. [default: as many as it takes]")
 @click.option("--warmup", type=_COUNT, default=5, metavar="N", show_default=True, help="Runs that are not timed.")
 @click.option("--min-time", type=click.FloatRange(min=0), default=1.0, metavar="SECONDS", show_default=True,

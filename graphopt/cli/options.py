@@ -76,7 +76,7 @@ SHAPE = click.option(
     callback=_gather,
     help="Concrete shape of an input, for example x:1,3,224,224. Repeatable.",
 )
-_SEED = click.option("--seed", type=int, default=0, show_default=True, help="Of generated inputs.")
+_SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of generated inputs.")
 _FEEDS = click.option("--inputs", type=MODEL, metavar="NPZ", help="Run on these inputs, not on generated ones.")
 _TIME = click.option(
     "--time-limit", type=click.FloatRange(min=0, min_open=True), default=600.0, metavar="SECONDS", show_default=True,
@@ -105,7 +105,10 @@ def verification(command: Command) -> Command:
 
 def names(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> list[str]:
     """Callback of options that are repeatable or comma-separated."""
-    return spec.split(value)
+    found = spec.split(value)
+    if value and not found:
+        raise click.BadParameter("it names nothing; leave it out for the default", ctx, param)
+    return found
 
 
 def one_output(given: Path | None, option: Path | None) -> Path:

@@ -28,7 +28,7 @@ _EXIT = {"equal": ExitCode.OK, "different": ExitCode.NOT_EQUIVALENT, "unproven":
     "--max-drop", type=click.FloatRange(min=0), metavar="X", help="Judge by --metric alone: how far it may drop."
 )
 @click.option("--exact", is_flag=True, help="Ask for identical bits.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads inside operators.")
+@click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads inside operators.")
 @options.verification
 @options.reporting
 def command(

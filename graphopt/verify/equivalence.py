@@ -79,7 +79,8 @@ class Verifier:
         max_drop: float | None = None,
         threads: int | None = None,
     ) -> None:
-        _check_options(metric=metric, max_drop=max_drop, feeds_file=feeds_file, samples=samples, time_limit=time_limit)
+        _check_options(metric=metric, max_drop=max_drop, feeds_file=feeds_file)
+        _check_numbers(samples=samples, seed=seed, time_limit=time_limit, rtol=rtol, atol=atol)
         self._provider = _resolve(provider)
         self._feeds_file = feeds_file
         self._shapes = dict(shapes or {})
@@ -282,17 +283,23 @@ def _facts(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Facts:
     return Facts.of(model, shapes)
 
 
-def _check_options(
-    *, metric: str | None, max_drop: float | None, feeds_file: object, samples: int, time_limit: float
-) -> None:
+def _check_numbers(*, samples: int, seed: int, time_limit: float, rtol: float | None, atol: float | None) -> None:
+    if samples < 1:
+        raise UsageError(f"samples must be at least 1, not {samples}")
+    if seed < 0:
+        raise UsageError(f"seed must not be negative, not {seed}")
+    if not time_limit > 0:
+        raise UsageError(f"time_limit must be positive, not {time_limit}")
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        if tolerance is not None and not tolerance >= 0:  # NaN too: nothing differs by more than that
+            raise UsageError(f"{name} must be a number of at least 0, not {tolerance}")
+
+
+def _check_options(*, metric: str | None, max_drop: float | None, feeds_file: object) -> None:
     if metric is not None and feeds_file is None:
         raise UsageError("a metric needs data", hint="Give a file with the inputs and 'y' (--inputs data.npz).")
     if max_drop is not None and metric is None:
         raise UsageError("max_drop needs a metric")
-    if samples < 1:
-        raise UsageError(f"samples must be at least 1, not {samples}")
-    if not time_limit > 0:
-        raise UsageError(f"time_limit must be positive, not {time_limit}")
     if metric is not None and ":" not in metric:
         from graphopt.verify import metrics
 

@@ -7,7 +7,9 @@ input is the truth for a metric. Pickled objects are refused.
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,9 +60,13 @@ def _load(path: Path) -> dict[str, Array]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ModelError(f"{path}: not an .npz file", hint="Save it with numpy.savez(path, input_name=array).")
         with archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(f"{path}: cannot be read as .npz: {error}") from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # numpy gives the bytes of a member that is not in its format
+            raise ModelError(f"{path}: '{name}' is no array")
+    return arrays
 
 
 def _check(path: Path, arrays: dict[str, Array], plan: Plan) -> None:

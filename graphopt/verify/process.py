@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Final, Literal
 
+from graphopt.human import byte_size
 from graphopt.verify.protocol import Message, receive, send
 
 __all__ = ["Worker", "WorkerLost", "available_memory"]
@@ -94,7 +95,7 @@ class Worker:
             if time.monotonic() > end:
                 verdict.append(WorkerLost("time", "it took too long"))
             elif self.memory_limit is not None and anonymous_memory(self.pid) > self.memory_limit:
-                verdict.append(WorkerLost("memory", f"it took more than {self.memory_limit / 1e9:.1f} GB of memory"))
+                verdict.append(WorkerLost("memory", f"it took more than {byte_size(self.memory_limit)} of memory"))
             if verdict:
                 self._process.kill()
                 return
