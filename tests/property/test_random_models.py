@@ -31,25 +31,28 @@ SINGLE = 2e-5  # a float64 output is a float32 result, cast
 SLACK = 25  # of the tolerance for one operator: a dozen follow one another
 
 
-def _original(example: Example) -> list[Any]:
-    """What the model computes; an example that ONNX Runtime gets wrong itself does not count."""
+def _computes(model: onnx.ModelProto, example: Example) -> list[Any]:
+    """What ``model`` computes; an example that ONNX Runtime gets wrong itself does not count.
+
+    At load it removes a pair of Casts although a subgraph reads the second one, which then finds nothing there.
+    """
     try:
-        return outputs(example.model.SerializeToString(), example.feeds)
+        return outputs(model.SerializeToString(), example.feeds)
     except ort_errors() as error:
-        # It removes a pair of Casts at load although a subgraph reads the second one.
-        if "Missing Input: cast" in str(error):
+        lost = "Missing Input: " in str(error) or "but got: (null)" in str(error)
+        if lost and sum(node.op_type == "Cast" for node in model.graph.node) >= 2:
             reject()
         raise
 
 
 def _check_same(example: Example, passes: list[str]) -> None:
-    expected = _original(example)
+    expected = _computes(example.model, example)
     result, report = graphopt.optimize(example.model, passes, validate=False, debug=True, with_report=True)
     structure.check(proto.from_proto(result))
     onnx.checker.check_model(result)
     assert [one.name for one in result.graph.output] == [one.name for one in example.model.graph.output]
     assert [one.name for one in result.graph.input] == [one.name for one in example.model.graph.input]
-    actual = outputs(result.SerializeToString(), example.feeds)
+    actual = _computes(result, example)
     exact = all(one.safety == "exact" for one in report.passes if one.count)
     fired = [one.name for one in report.passes if one.count]
     found = difference(expected, actual, exact=exact, slack=SLACK, at_least=SINGLE)
@@ -64,7 +67,7 @@ def _check_settles(example: Example) -> None:
 
 
 def _check_round_trip(example: Example) -> None:
-    expected = _original(example)
+    expected = _computes(example.model, example)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         for options in ({}, {"external_data": True, "size_threshold": 128}):
