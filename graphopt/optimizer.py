@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from graphopt.errors import NotEquivalent
+from graphopt.errors import NotEquivalent, UsageError
 from graphopt.interop import ir_passes
 from graphopt.interop.kinds import Source
 from graphopt.pipeline import registry, runner
@@ -83,6 +83,9 @@ def optimize(
         NotEquivalent: ``strict`` and the result differs, or no pass is to blame.
         LimitReached: Validation ran out of time or memory.
     """
+    for name, given in (("passes", passes), ("skip", skip)):
+        if isinstance(given, str):
+            raise UsageError(f"{name} takes a list of names", hint=f"Write {name}=[{given!r}] for one.")
     platform = _target(target)
     wanted = [_PRESET[platform]] if passes is None else [_as_pass(one) for one in passes]
     chosen = registry.resolve(wanted, skip)
@@ -119,7 +122,6 @@ def _as_pass(item: str | Pass | ir.passes.PassBase) -> str | Pass:
 
 
 def _target(name: str) -> Target:
-    from graphopt.errors import UsageError
     from graphopt.pipeline.spec import close_match
 
     try:

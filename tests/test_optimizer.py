@@ -190,3 +190,11 @@ def test_report_says_what_the_verifier_noted() -> None:
     _, report = graphopt.optimize(model, with_report=True)
     assert any("proves little" in note for note in report.notes)
     assert "proves little" in report.to_text()
+
+
+def test_one_name_is_no_list_of_names() -> None:
+    model = parse("agraph (float[4] x) => (float[4] y) { y = Identity(x) }")
+    with pytest.raises(UsageError, match="takes a list"):
+        graphopt.optimize(model, "fold-constants")
+    with pytest.raises(UsageError, match="takes a list"):
+        graphopt.optimize(model, skip="fold-constants")

@@ -17,6 +17,7 @@ from graphopt import walk
 from graphopt.analysis import dims
 from graphopt.analysis.constness import constant_values
 from graphopt.analysis.cost_rules import GATHERS, RULES, VIEWS, Operands, Unknown, Work
+from graphopt.analysis.inlining import inlined
 from graphopt.analysis.parameters import attribute_parameters, is_parameter_dtype, tensor_bytes
 from graphopt.errors import UsageError
 
@@ -111,11 +112,11 @@ def costs(model: ir.Model, shapes: Shapes | None = None, *, input_shapes: InputS
 
     Raises:
         UsageError: ``input_shapes`` names no input or contradicts the model.
+        ModelError: A function calls itself, or is called with too many operands.
+        LimitReached: Inlined, the model is too large.
     """
     if model.functions:
-        from onnx_ir.passes.common import InlinePass
-
-        model, shapes = InlinePass()(model.clone()).model, None
+        model, shapes = inlined(model), None
     if shapes is None:
         from graphopt.analysis.shapes import Shapes
 

@@ -216,6 +216,37 @@ def test_memory_bomb_is_stopped(place: Place, capsys: pytest.CaptureFixture[str]
     assert place.left() == []
 
 
+def calling(*bodies: str, inputs: str = "x") -> onnx.ModelProto:
+    """y = f0(x); each body says what f0, f1, ... compute."""
+    made = model(helper.make_node("f0", inputs.split(), ["y"], domain="own"))
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("own", 1)]
+    made.opset_import.append(opsets[1])
+    for index, body in enumerate(bodies):
+        nodes = [node(line) for line in body.splitlines()]
+        for call in nodes:
+            call.domain = "own" if call.op_type.startswith("f") else ""
+        made.functions.append(helper.make_function("own", f"f{index}", ["a"], ["b"], nodes, opsets))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("made", "code", "words"),
+    [
+        (calling("b = f0(a)"), 3, "calls itself"),
+        (calling("b = f1(a)", "b = f0(a)"), 3, "calls itself"),
+        (calling("b = Relu(a)", inputs="x x"), 3, "more operands"),
+        (calling(*(f"c = f{n + 1}(a)\nb = f{n + 1}(c)" for n in range(40)), "b = Relu(a)"), 7, "nodes, more than"),
+    ],
+    ids=["recursive", "mutually", "operands", "exponential"],
+)
+def test_inspecting_functions(
+    made: onnx.ModelProto, code: int, words: str, place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.source.write_bytes(made.SerializeToString())
+    assert main(["inspect", str(place.source)]) == code
+    assert words in capsys.readouterr().err
+
+
 # External data
 
 
