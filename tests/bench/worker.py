@@ -130,6 +130,7 @@ def _serve(tool: str, orders: IO[str], replies: IO[str]) -> None:
     for line in orders:
         message = json.loads(line)
         gc.collect()
+        os.sync()  # graphopt alone flushes what it writes; it must not wait for what the others left behind
         start = time.perf_counter()
         try:
             TOOLS[tool](message["source"], message["output"])
