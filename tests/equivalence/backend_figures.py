@@ -27,7 +27,7 @@ def _chunk(start: int, step: int, variant: str, specs: Sequence[str]) -> list[ba
 def _rival(tool: str, names: Sequence[str]) -> tuple[int, list[str]]:
     """How many of the named cases come out equal, and what happened to the others."""
     from bench.worker import Worker
-    from equivalence.compare import difference, outputs
+    from equivalence.compare import difference, open_quietly, outputs
 
     from graphopt.runtime import ort_errors
 
@@ -38,9 +38,14 @@ def _rival(tool: str, names: Sequence[str]) -> tuple[int, list[str]]:
             source.write_bytes(case.model.SerializeToString())
             output.unlink(missing_ok=True)
             problem = worker.run(source, output, timeout=60).error
+            if problem:  # some tools stay broken after an error; each case deserves a fresh process
+                worker.close()
+                problem = worker.run(source, output, timeout=60).error
             if not problem:
                 try:
-                    after = outputs(str(output), case.feeds)
+                    session = open_quietly(str(output))
+                    taken = {one.name for one in session.get_inputs()}  # a tool may drop inputs that nothing reads
+                    after = outputs(session, {name: one for name, one in case.feeds.items() if name in taken})
                     problem = difference(backend.reference(case)[1], after, exact=False)
                 except ort_errors() as error:
                     problem = f"does not run: {error}"
