@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -158,7 +158,9 @@ def test_a_bug_ends_the_process_with_a_traceback_and_code_1() -> None:
 
 
 def test_reader_that_leaves_is_no_error() -> None:
-    command = f"{shlex.quote(sys.executable)} -m graphopt passes --json | head -c 10 >/dev/null; echo ${{PIPESTATUS[0]}}"
+    command = (
+        f"{shlex.quote(sys.executable)} -m graphopt passes --json | head -c 10 >/dev/null; echo ${{PIPESTATUS[0]}}"
+    )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stdout == "0\n"
     assert done.stderr == ""
