@@ -134,11 +134,6 @@ class Plan:
             elif not dims.is_expression(dim) and self.open_dims.fixed.setdefault(dim, size) != size:
                 raise UsageError(f"dimension '{dim}' cannot be both {self.open_dims.fixed[dim]} and {size}")
 
-    @property
-    def is_dynamic(self) -> bool:
-        """Whether samples of different shapes are possible."""
-        return bool(self.open_dims.free)
-
     def guesses(self) -> Iterator[Guess]:
         """Ways to fill the inputs, the likeliest first."""
         choices = min(_MAX_CHOICES, self._choices())
