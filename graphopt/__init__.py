@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graphopt import channels
     from graphopt.benchmark.latency import bench
     from graphopt.errors import GraphoptError
     from graphopt.io import load, save
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from graphopt.verify.equivalence import validate
     from graphopt.version import __version__
 
-__all__ = ["GraphoptError", "__version__", "bench", "load", "optimize", "save", "validate"]
+__all__ = ["GraphoptError", "__version__", "bench", "channels", "load", "optimize", "save", "validate"]
 
 _HOME = {
     "GraphoptError": "graphopt.errors",
@@ -30,6 +31,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "channels":
+        return importlib.import_module("graphopt.channels")
     if name not in _HOME:
         raise AttributeError(f"module 'graphopt' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOME[name]), name)

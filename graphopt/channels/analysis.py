@@ -1,0 +1,108 @@
+"""``analyze``, ``remove`` and ``mask``: the channel graph for its users."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import onnx_ir as ir
+
+from graphopt.analysis.inlining import inlined
+from graphopt.channels.groups import ChannelGraph, Unit
+from graphopt.channels.linker import Linker
+from graphopt.channels.masking import cover
+from graphopt.channels.slicing import cut
+from graphopt.errors import NotEquivalent, UsageError
+from graphopt.interop.kinds import Source
+
+__all__ = ["analyze", "mask", "remove"]
+
+RTOL = 1e-5
+"""``max|a - b| / max|b|`` of a pruned output against the masked model, in float32."""
+
+
+def analyze(source: Any, *, granularity: str = "heads") -> ChannelGraph:
+    """Finds which channels of a model must go together.
+
+    Reads names, shapes and integer constants, no float weights, in time linear in the graph. Calls of model-local
+    functions are replaced by what they call, in a copy.
+
+    Args:
+        source: A path, an ``onnx_ir.Model``, an ``onnx.ModelProto`` or an ``onnx_graphsurgeon.Graph``; not changed, and
+            not to be changed as long as the result is in use.
+        granularity: Where an axis is heads times lanes: ``heads`` go whole, or ``head-dim``: a lane of all heads alike.
+
+    Raises:
+        ModelError: The model cannot be read.
+        UsageError: There is no such granularity.
+    """
+    origin = Source.of(source)
+    model = origin.original if isinstance(origin.original, ir.Model) else origin.read()
+    model = inlined(model)
+    graph = ChannelGraph(model, Linker(model), granularity)
+    graph.source, graph.give_back = source, origin.give_back
+    return graph
+
+
+def remove(model: Any, units: Iterable[Unit], *, check: bool = True) -> Any:
+    """Removes units from every tensor that has them.
+
+    Args:
+        model: The model that was analysed, or its graph.
+        units: Units of that graph.
+        check: Compare the result with the masked model in ONNX Runtime.
+
+    Returns:
+        A smaller model of the kind that was analysed (a path gives an ``onnx_ir.Model``); the original is not changed.
+        Large tensors are read from the original when they are needed.
+
+    Raises:
+        UsageError: The units are not of this model, or nothing would be left of a tensor.
+        NotEquivalent: The result differs from the masked model: a bug, and nothing is returned.
+    """
+    graph, units = _graph(model, units)
+    gone = graph.gone(units)
+    result = cut(graph, gone)
+    if check and gone.any():
+        verdict = compare(cover(graph, gone), result)
+        if verdict.status == "different":
+            raise NotEquivalent(
+                f"the pruned model differs from the masked one: {verdict.message}",
+                hint="Please report this with the model; pruning fewer groups may avoid it.",
+            )
+        if verdict.status == "unproven":
+            warnings.warn(f"ONNX Runtime cannot run the model, so nothing is proven: {verdict.message}", stacklevel=2)
+    return graph.give_back(result)
+
+
+def mask(model: Any, units: Iterable[Unit]) -> Any:
+    """The model with the same sizes, in which the units count for nothing: what :func:`remove` must equal.
+
+    Slices of constants become zero, and normalizations over a masked axis take their statistics over the other lanes.
+
+    Raises:
+        UsageError: The units are not of this model, or nothing would be left of a tensor.
+    """
+    graph, units = _graph(model, units)
+    return graph.give_back(cover(graph, graph.gone(units)))
+
+
+def compare(masked: ir.Model, pruned: ir.Model) -> Any:
+    """Whether two models give the same on generated inputs, within :data:`RTOL` of the largest output."""
+    from graphopt.verify.equivalence import Verifier
+
+    with Verifier(masked) as verifier:
+        return verifier.check(pruned)
+
+
+def _graph(model: Any, units: Iterable[Unit]) -> tuple[ChannelGraph, list[Unit]]:
+    units = list(units)
+    if isinstance(model, ChannelGraph):
+        return model, units
+    if not units:
+        return analyze(model), units
+    graph = units[0].graph
+    if graph.source is not model and graph.source != model:
+        raise UsageError("the units are of another model", hint="Give the model that was analysed, or its graph.")
+    return graph, units

@@ -1,0 +1,560 @@
+"""The channel graph: which lanes of which tensors must go together, and what can go at all.
+
+Every factor of every axis that is free has one *atom* a place. Operators that cut and join axes tie atoms to each
+other; what is tied together is a *unit*. Units that run through the same factors form a *group*.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from graphopt.analysis.dims import Dim
+from graphopt.channels.axes import Axis, Freeze, find, leaves
+from graphopt.channels.linker import Axes, Linker, Place
+from graphopt.channels.unions import components
+from graphopt.errors import UsageError
+
+__all__ = ["GRANULARITIES", "ChannelGraph", "Frozen", "Group", "Member", "Saving", "Unit"]
+
+GRANULARITIES = ("heads", "head-dim")
+"""What of an attention's width is free: whole heads, or the lanes of all heads alike."""
+
+Indices = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+class Member(NamedTuple):
+    """A slice of a constant.
+
+    Attributes:
+        tensor: Name of the constant.
+        axis: The axis of it.
+        indices: Places along the axis, ascending.
+    """
+
+    tensor: str
+    axis: int
+    indices: tuple[int, ...]
+
+
+class Saving(NamedTuple):
+    """What removing something alone saves, to first order: savings of units that share a tensor overlap."""
+
+    parameters: int
+    bytes: int
+    macs: int
+
+    def __add__(self, other: object) -> Saving:
+        assert isinstance(other, Saving)
+        return Saving(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unit:
+    """Lanes that must go together.
+
+    Attributes:
+        group: The number of its group.
+        index: Its number within the graph.
+    """
+
+    group: int
+    index: int
+    _graph: ChannelGraph = dataclasses.field(repr=False, compare=False)
+
+    @property
+    def graph(self) -> ChannelGraph:
+        """The graph it belongs to."""
+        return self._graph
+
+    @property
+    def members(self) -> list[Member]:
+        """The slices of constants that go with it."""
+        return self._graph.members(self)
+
+    @property
+    def saving(self) -> Saving:
+        """What its removal saves."""
+        return self._graph.saving(self)
+
+    @property
+    def exact(self) -> bool:
+        """Whether removal equals the masked model bit by bit of the formula; see :attr:`Group.exact`."""
+        return self._graph.groups[self.group].exact
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Group:
+    """Units that run through the same factors, in order.
+
+    Attributes:
+        index: Its number.
+        name: After the first constant that it slices.
+        units: Its units.
+        segments: Sets of units of which one each must stay, so that no tensor becomes empty.
+        statistics: Nodes that normalize over it. Removal then equals a masked model whose statistics are over what is
+            left; without any it equals the masked model as it is.
+        nodes: Operators with weights along it.
+        heads: Whether a unit is an attention head.
+    """
+
+    index: int
+    name: str
+    units: Sequence[Unit]
+    segments: tuple[frozenset[int], ...]
+    statistics: tuple[ir.Node, ...]
+    nodes: tuple[ir.Node, ...]
+    heads: bool
+
+    @property
+    def exact(self) -> bool:
+        """Whether removing a unit equals zeroing its members."""
+        return not self.statistics
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frozen:
+    """An axis with weights along it that keeps its size.
+
+    Attributes:
+        name: After a constant that has it.
+        size: Its size.
+        node: The operator to blame; ``None`` for the model's interface.
+        reason: Why.
+        saving: What a single lane of it would have saved.
+        tensors: The constants that have it, and along which axis.
+    """
+
+    name: str
+    size: int
+    node: ir.Node | None
+    reason: str
+    saving: Saving
+    tensors: tuple[tuple[str, int], ...]
+
+
+class _Use(NamedTuple):
+    """A factor within an axis of a constant."""
+
+    place: Place
+    axis: int
+
+
+class ChannelGraph:
+    """The groups of one model; made by :func:`graphopt.channels.analyze`.
+
+    Attributes:
+        model: The model, functions inlined; units refer to it.
+        linker: Its axes.
+        groups: What can be removed.
+        frozen: What cannot, and why.
+        source: What was given to be analysed.
+        give_back: Turns a model into that kind.
+    """
+
+    def __init__(self, model: ir.Model, linker: Linker, granularity: str) -> None:
+        if granularity not in GRANULARITIES:
+            raise UsageError(f"there is no granularity '{granularity}'", hint=f"One of {', '.join(GRANULARITIES)}.")
+        self.model = model
+        self.linker = linker
+        self.granularity = granularity
+        self.source: Any = model
+        self.give_back: Callable[[ir.Model], Any] = _itself
+        self._stays: dict[int, Freeze] = {}
+        self._place: dict[Axis, int] = {}
+        self._leaves: list[Axis] = []
+        self._number: dict[Axis, int] = {}
+        self._collect()
+        self._choose()
+        self._number_atoms()
+        self._tie()
+        self._uses = self._index_uses()
+        self._work = self._index_work()
+        self.groups: list[Group] = self._groups()
+        self.frozen: list[Frozen] = self._frozen()
+
+    # -- from axes to atoms ------------------------------------------------------------------------------------------
+
+    def _every_axes(self) -> Iterator[Axes]:
+        yield from (axes for axes in self.linker.axes.values() if axes)
+        yield from self.linker.constants.values()
+        for link in self.linker.links:
+            yield (link.a,) if link.b is None else (link.a, link.b)
+
+    def _collect(self) -> None:
+        """Numbers the leaves, and hands what is known of an axis down to its factors."""
+        self._trees: list[list[Axis]] = []
+        seen: set[Axis] = set()
+        for axes in self._every_axes():
+            for axis in axes:
+                root = find(axis)
+                if root in seen:
+                    continue
+                seen.add(root)
+                stack = [root]
+                while stack:
+                    current = stack.pop()
+                    if current.parts is None:
+                        if current not in self._number:
+                            self._number[current] = len(self._leaves)
+                            self._leaves.append(current)
+                        continue
+                    for part in map(find, current.parts):
+                        part.frozen = part.frozen or current.frozen
+                        part.statistics = tuple(dict.fromkeys(part.statistics + current.statistics))
+                        part.role.channel |= current.role.channel
+                        stack.append(part)
+                if root.parts is not None:
+                    self._trees.append([find(leaf) for leaf in leaves(root)])
+
+        self._freeze_unrelated()
+
+    def _freeze_unrelated(self) -> None:
+        """An axis that no computed tensor has is none that a rule has looked at."""
+        related: set[Axis] = set()
+        for value, axes in self.linker.axes.items():
+            if value.producer() is not None and self.linker.constant(value) is None:
+                for axis in axes or ():
+                    related.update(map(find, leaves(axis)))
+        for leaf in self._leaves:
+            if leaf not in related and leaf.frozen is None:
+                leaf.frozen = Freeze(None, "no computed tensor has it")
+
+    def _is_free(self, leaf: Axis) -> bool:
+        return leaf.frozen is None and isinstance(leaf.size, int) and leaf.size > 1
+
+    def _choose(self) -> None:
+        """Leaves one factor of each axis free, and freezes the others."""
+        rivals: dict[Axis, dict[Axis, int]] = {}
+        for tree in self._trees:
+            free = list(dict.fromkeys(leaf for leaf in tree if self._is_free(leaf)))
+            repeated = [leaf for leaf in free if tree.count(leaf) > 1]
+            for leaf in repeated:
+                leaf.frozen = Freeze(None, "it is several factors of one axis")
+            free = [leaf for leaf in free if leaf not in repeated]
+            if len(free) < 2:
+                continue
+            for place, leaf in enumerate(free):
+                mine = rivals.setdefault(leaf, {})
+                mine.update((other, 0) for other in free if other is not leaf)
+                self._place.setdefault(leaf, place)
+        for leaf in sorted(rivals, key=self._preference):
+            if self._is_free(leaf):
+                for other in rivals[leaf]:
+                    if self._is_free(other):
+                        other.frozen = Freeze(None, "another factor of the same axis is free at this granularity")
+
+    def _preference(self, leaf: Axis) -> tuple[int, int, int, int]:
+        """Heads (or anything but heads) first, groups last; else the larger one, else the inner one."""
+        assert isinstance(leaf.size, int)
+        head = leaf.role.head and not leaf.role.group
+        rank = 2 if leaf.role.group else int(head == (self.granularity == "head-dim"))
+        place = self._place[leaf]
+        return rank, place if head else -leaf.size, -place, self._number[leaf]
+
+    def _number_atoms(self) -> None:
+        """One atom a place of a free leaf; a frozen leaf has a single one, which stands for all its places."""
+        counts = [leaf.size if self._is_free(leaf) else 1 for leaf in self._leaves]
+        sizes = np.array([count if isinstance(count, int) else 1 for count in counts], np.int64)
+        self._base = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._count = int(self._base[-1])
+        self._leaf_of = np.repeat(np.arange(len(sizes)), sizes)
+        self._frozen_atoms = np.zeros(self._count, bool)
+        for number, leaf in enumerate(self._leaves):
+            if not self._is_free(leaf):
+                self._frozen_atoms[self._base[number]] = True
+
+    def atoms(self, axis: Axis, indices: Indices | None = None) -> Indices:
+        """The atom behind each place (or behind some places) of a static axis."""
+        tree = [find(leaf) for leaf in leaves(axis)]
+        size = 1
+        free: tuple[Axis, int] | None = None
+        for leaf in reversed(tree):
+            if self._is_free(leaf):
+                free = leaf, size
+            size = size * leaf.size if isinstance(leaf.size, int) else size
+        if indices is None:
+            indices = np.arange(size, dtype=np.int64)
+        if free is None:
+            blamed = next((leaf for leaf in tree if leaf.frozen is not None), tree[0])
+            return np.full(len(indices), self._base[self._number[blamed]])
+        leaf, stride = free
+        assert isinstance(leaf.size, int)
+        atoms: Indices = self._base[self._number[leaf]] + indices // stride % leaf.size
+        return atoms
+
+    def _tie(self) -> None:
+        pairs = []
+        for link in self.linker.links:
+            first = self.atoms(link.a, link.a_indices)
+            if link.b is None:
+                self._stay(first, Freeze(link.node, "a lane of it is picked by number"))
+                continue
+            pairs.append((first, self.atoms(link.b, link.b_indices)))
+        self._root = components(self._count, pairs)
+        # A component with a frozen atom is frozen, and its reason is that atom's.
+        self._blame = np.full(self._count, -1, np.int64)
+        stuck = np.flatnonzero(self._frozen_atoms)
+        self._blame[self._root[stuck[::-1]]] = stuck[::-1]
+        self._blame = self._blame[self._root]
+
+    def _stay(self, atoms: Indices, freeze: Freeze) -> None:
+        self._frozen_atoms[atoms] = True
+        self._stays.update(dict.fromkeys(atoms.tolist(), freeze))
+
+    # -- units and groups --------------------------------------------------------------------------------------------
+
+    def _groups(self) -> list[Group]:
+        free = np.flatnonzero(self._blame < 0)
+        roots, unit = np.unique(self._root[free], return_inverse=True)
+        used = np.zeros(len(self._leaves), bool)
+        used[[number for number, uses in enumerate(self._uses) if uses]] = True
+        # A unit that no constant has is no unit: nothing would become smaller.
+        weighty = np.zeros(len(roots), bool)
+        weighty[unit[used[self._leaf_of[free]]]] = True
+        renumbered = np.cumsum(weighty) - 1
+        kept = weighty[unit]
+        self._unit_of = np.full(self._count, -1, np.int64)
+        self._unit_of[free[kept]] = renumbered[unit[kept]]
+        self._atoms_of = _grouped(free[kept], self._unit_of[free[kept]], int(weighty.sum()))
+        signature = self._signatures()
+        _, first, group_of = np.unique(signature, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        self.group_of = rank[group_of]
+        self._units_of = _grouped(np.arange(len(signature)), self.group_of, len(order))
+        segments = self._segments()
+        return [self._group(index, segments.get(index, ())) for index in range(len(order))]
+
+    def _signatures(self) -> npt.NDArray[np.uint64]:
+        """A number for the set of leaves that each unit runs through."""
+        codes = np.random.default_rng(0).integers(1, 2**63, len(self._leaves), np.uint64)
+        result = np.zeros(len(self._atoms_of), np.uint64)
+        own = np.flatnonzero(self._unit_of >= 0)
+        pairs = np.unique(np.stack([self._unit_of[own], self._leaf_of[own]]), axis=1)
+        np.add.at(result, pairs[0], codes[pairs[1]])
+        return result
+
+    def _segments(self) -> dict[int, tuple[frozenset[int], ...]]:
+        """For each leaf of which everything could go, the units of one group of which one must stay."""
+        found: dict[int, dict[frozenset[int], None]] = collections.defaultdict(dict)
+        for number, leaf in enumerate(self._leaves):
+            if not self._is_free(leaf):
+                continue
+            units = self._unit_of[self._base[number] : self._base[number + 1]]
+            if units.min() < 0:
+                continue
+            units = np.unique(units)
+            groups, counts = np.unique(self.group_of[units], return_counts=True)
+            chosen = int(groups[np.argmax(counts)])
+            found[chosen][frozenset(units[self.group_of[units] == chosen].tolist())] = None
+        return {group: tuple(sets) for group, sets in found.items()}
+
+    def _group(self, index: int, segments: tuple[frozenset[int], ...]) -> Group:
+        own = self._units_of[index]
+        through = np.unique(self._leaf_of[self._atoms_of[int(own[0])]])
+        statistics: dict[ir.Node, None] = {}
+        nodes: dict[ir.Node, None] = {}
+        names: list[str] = []
+        for number in through.tolist():
+            statistics.update(dict.fromkeys(self._leaves[number].statistics))
+            for use in self._uses[number]:
+                names.append(use.place.value.name or "")
+                readers = use.place.value.consumers() if use.place.node is None else [use.place.node]
+                nodes.update(dict.fromkeys(readers))
+        heads = any(self._leaves[number].role.head for number in through.tolist())
+        units = [Unit(index, int(unit), self) for unit in own]
+        return Group(index, names[0], units, segments, tuple(statistics), tuple(nodes), heads)
+
+    def _index_uses(self) -> list[list[_Use]]:
+        """By leaf, the axes of constants that have it."""
+        uses: list[list[_Use]] = [[] for _ in self._leaves]
+        own = {place.value for place in self.linker.constants if place.node is not None}
+        for place, axes in self.linker.constants.items():
+            if place.node is None and place.value in own:
+                continue
+            for axis, one in enumerate(axes):
+                for leaf in leaves(one):
+                    if leaf.size != 1:
+                        uses[self._number[find(leaf)]].append(_Use(place, axis))
+        return uses
+
+    def _index_work(self) -> dict[int, list[tuple[int, tuple[int, ...]]]]:
+        """By leaf, the multiplications that products do along it, and the sizes of the leaf within them."""
+        found: dict[int, list[tuple[int, tuple[int, ...]]]] = collections.defaultdict(list)
+        for product in self.linker.products:
+            numbers: list[int] = []
+            total = 1
+            for axis in product.axes:
+                for leaf in map(find, leaves(axis)):
+                    total *= leaf.size if isinstance(leaf.size, int) else 1
+                    numbers.append(self._number[leaf])
+            for number in set(numbers):
+                found[number].append((total, (numbers.count(number),)))
+        return found
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    @property
+    def units(self) -> list[Unit]:
+        """Every unit of every group."""
+        return [unit for group in self.groups for unit in group.units]
+
+    def unit_atoms(self, unit: int) -> Indices:
+        """The atoms of a unit."""
+        return self._atoms_of[unit]
+
+    def gone(self, units: Iterable[Unit | int]) -> Mask:
+        """Which atoms go with these units.
+
+        Raises:
+            UsageError: Something that is no unit of this graph, or a tensor would become empty.
+        """
+        chosen = np.zeros(len(self._atoms_of), bool)
+        for unit in units:
+            index = unit if isinstance(unit, int | np.integer) else unit.index
+            if not 0 <= index < len(chosen) or (isinstance(unit, Unit) and unit._graph is not self):
+                raise UsageError(f"{unit} is no unit of this graph", hint="Units belong to the graph they came from.")
+            chosen[index] = True
+        mask = np.zeros(self._count, bool)
+        owned = self._unit_of >= 0
+        mask[owned] = chosen[self._unit_of[owned]]
+        for number, leaf in enumerate(self._leaves):
+            if self._is_free(leaf) and mask[self._base[number] : self._base[number + 1]].all():
+                uses = self._uses[number]
+                where = uses[0].place.value.name if uses else "a tensor"
+                raise UsageError(
+                    f"nothing would be left of '{where}'", hint="Leave one unit of each of a group's segments."
+                )
+        return mask
+
+    def kept(self, axis: Axis, gone: Mask) -> Indices | None:
+        """The places of an axis that stay; ``None`` when all do, or when its size is symbolic."""
+        if not isinstance(axis.size, int) or axis.size < 2:
+            return None
+        stays = ~gone[self.atoms(axis)]
+        return None if stays.all() else np.flatnonzero(stays)
+
+    def size(self, axis: Axis, gone: Mask) -> tuple[Dim, int, int]:
+        """The size of an axis, what of it was static in the factors that shrink, and what is left of that."""
+        before = after = 1
+        for leaf in map(find, leaves(axis)):
+            if self._is_free(leaf):
+                number = self._number[leaf]
+                own = gone[self._base[number] : self._base[number + 1]]
+                if own.any():
+                    before *= len(own)
+                    after *= int(len(own) - own.sum())
+        return axis.size, before, after
+
+    def members(self, unit: Unit) -> list[Member]:
+        """The slices of constants that go with a unit."""
+        atoms = self._atoms_of[unit.index]
+        mask = np.zeros(self._count, bool)
+        mask[atoms] = True
+        found: dict[tuple[str, int], set[int]] = {}
+        for number in np.unique(self._leaf_of[atoms]).tolist():
+            for use in self._uses[number]:
+                axis = self.linker.constants[use.place][use.axis]
+                places = np.flatnonzero(mask[self.atoms(axis)])
+                found.setdefault((use.place.value.name or "", use.axis), set()).update(places.tolist())
+        return [Member(tensor, axis, tuple(sorted(places))) for (tensor, axis), places in found.items()]
+
+    def saving(self, unit: Unit) -> Saving:
+        """What removing a unit alone saves, to first order."""
+        leaf_of, counts = np.unique(self._leaf_of[self._atoms_of[unit.index]], return_counts=True)
+        total = Saving(0, 0, 0)
+        for number, count in zip(leaf_of.tolist(), counts.tolist(), strict=True):
+            total += self._lane(number, count)
+        return total
+
+    def _lane(self, number: int, count: int) -> Saving:
+        size = self._leaves[number].size
+        assert isinstance(size, int)
+        parameters = stored = 0
+        for use in self._uses[number]:
+            tensor = self.linker.constant(use.place.value)
+            if tensor is not None:
+                parameters += tensor.size * count // size
+                stored += tensor.nbytes * count // size
+        macs = sum(total * count // size for total, _ in self._work.get(number, ()))
+        return Saving(parameters, stored, macs)
+
+    def reason(self, atom: int) -> Freeze:
+        """Why an atom stays."""
+        blamed = int(self._blame[atom])
+        if blamed in self._stays:
+            return self._stays[blamed]
+        leaf = self._leaves[int(self._leaf_of[blamed])]
+        if leaf.frozen is not None:
+            return leaf.frozen
+        return Freeze(None, "there is only one" if leaf.size == 1 else "its size is not known")
+
+    def _frozen(self) -> list[Frozen]:
+        """Axes with weights along them, all or part of which cannot go."""
+        found: list[Frozen] = []
+        for number, leaf in enumerate(self._leaves):
+            if not (leaf.role.channel and self._uses[number]) or not isinstance(leaf.size, int) or leaf.size < 2:
+                continue
+            own = np.arange(self._base[number], self._base[number + 1])
+            stuck = own[self._blame[own] >= 0]
+            if not len(stuck):
+                continue
+            freeze = self.reason(int(stuck[0]))
+            tensors = tuple((use.place.value.name or "", use.axis) for use in self._uses[number])
+            size = leaf.size if leaf.frozen is not None else len(stuck)
+            found.append(Frozen(tensors[0][0], size, freeze.node, freeze.reason, self._lane(number, 1), tensors))
+        return found
+
+    def to_dict(self) -> Mapping[str, object]:
+        """Groups and what is frozen, as plain data for JSON."""
+        return {
+            "schema": "graphopt.channels/1",
+            "granularity": self.granularity,
+            "groups": [
+                {
+                    "index": group.index,
+                    "name": group.name,
+                    "units": len(group.units),
+                    "exact": group.exact,
+                    "heads": group.heads,
+                    "segments": [len(segment) for segment in group.segments],
+                    "statistics": [node.name for node in group.statistics],
+                    "nodes": [node.name for node in group.nodes],
+                    "saving_per_unit": group.units[0].saving._asdict(),
+                    "members": [member._asdict() for member in group.units[0].members],
+                }
+                for group in self.groups
+            ],
+            "frozen": [
+                {
+                    "name": one.name,
+                    "size": one.size,
+                    "node": None if one.node is None else one.node.name,
+                    "operator": None if one.node is None else one.node.op_type,
+                    "reason": one.reason,
+                    "saving_per_lane": one.saving._asdict(),
+                    "tensors": [list(tensor) for tensor in one.tensors],
+                }
+                for one in self.frozen
+            ],
+        }
+
+
+def _grouped(items: Indices, keys: Indices, count: int) -> list[Indices]:
+    """The items of each key from 0 to ``count``, in order."""
+    order = np.argsort(keys, kind="stable")
+    bounds = np.searchsorted(keys[order], np.arange(count + 1))
+    return [items[order[bounds[key] : bounds[key + 1]]] for key in range(count)]
+
+
+def _itself(model: ir.Model) -> ir.Model:
+    return model
