@@ -1,4 +1,4 @@
-"""Fresh names for the values and nodes that rewrites create."""
+"""What nodes are called, and fresh names for the values and nodes that rewrites create."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnx_ir as ir
 from graphopt import walk
 from graphopt.proto.tails import Tail
 
-__all__ = ["Names"]
+__all__ = ["Names", "label", "operator"]
 
 
 class Names:
@@ -40,3 +40,13 @@ class Names:
         self._next[base] = number
         self._used.add(name)
         return name
+
+
+def operator(node: ir.Node) -> str:
+    """The operator with its domain, where that is not ONNX's own."""
+    return f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+
+
+def label(node: ir.Node) -> str:
+    """The node's name, or else the name of the first value it gives."""
+    return node.name or next((value.name for value in node.outputs if value.name), "") or node.op_type

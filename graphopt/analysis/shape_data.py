@@ -14,13 +14,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import numpy as np
 import onnx_ir as ir
 
 from graphopt.analysis.dims import Dim, floordiv, lower_bound, maximum, minimum, product, upper_bound
 from graphopt.analysis.shape_rules.call import Call
 from graphopt.analysis.shape_rules.movement import slice_params, split_extents
 
-__all__ = ["MAX_ELEMENTS", "RULES", "TRACKED"]
+__all__ = ["MATRIX_RULES", "MAX_ELEMENTS", "RULES", "TRACKED"]
 
 MAX_ELEMENTS = 64
 TRACKED = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
@@ -30,7 +31,34 @@ DataRule: TypeAlias = Callable[[Call, int], "Elements | None"]
 
 
 def _through(call: Call, length: int) -> Elements | None:
-    return call.data(0)
+    return call.flat(0)
+
+
+def _transposed(call: Call, length: int) -> Elements | None:
+    data, shape = call.flat(0), call.shape(0)
+    if data is None or len(shape) != 2 or call.integers("perm") not in (None, (1, 0)):
+        return None
+    columns = shape[1]
+    return None if not isinstance(columns, int) else [item for start in range(columns) for item in data[start::columns]]
+
+
+def _rows(call: Call, length: int) -> Elements | None:
+    """A Slice of a matrix."""
+    data, shape = call.flat(0), call.shape(0)
+    if data is None or len(shape) != 2 or not all(isinstance(size, int) for size in shape):
+        return None
+    places = np.arange(len(data)).reshape([int(size) for size in shape if isinstance(size, int)])
+    for axis, start, end, step in slice_params(call, 2):
+        if not (isinstance(start, int) and isinstance(end, int) and isinstance(step, int)) or step == 0:
+            return None
+        if step < 0 and -places.shape[axis] > end:
+            cut = slice(start, None, step)
+        elif step < 0 and end >= 2**31 - 1:
+            return None  # runtimes disagree on what the far end means
+        else:
+            cut = slice(start, end, step)
+        places = places[cut] if axis == 0 else places[:, cut]
+    return [data[place] for place in places.reshape(-1).tolist()]
 
 
 def _spread(call: Call, index: int, length: int) -> Elements | None:
@@ -303,7 +331,7 @@ def _cumulative_sum(call: Call, length: int) -> Elements | None:
 
 
 RULES: dict[str, DataRule] = {
-    **dict.fromkeys(("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"), _through),
+    **dict.fromkeys(("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"), _through),
     "Abs": _abs,
     "Add": _pairwise(_add),
     "And": _pairwise(_and),
@@ -341,3 +369,10 @@ RULES: dict[str, DataRule] = {
     "Tile": _repeat,
     "Where": _where,
 }
+
+MATRIX_RULES: dict[str, DataRule] = {
+    **dict.fromkeys(("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"), _through),
+    "Slice": _rows,
+    "Transpose": _transposed,
+}
+"""For results of rank 2; the arguments are those of the rules above, with the number of elements for the length."""

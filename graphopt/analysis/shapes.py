@@ -19,8 +19,8 @@ import onnx_ir as ir
 
 from graphopt import walk
 from graphopt.analysis.constants import tensor_of_constant_node
-from graphopt.analysis.dims import Dim, Sym, symbol
-from graphopt.analysis.shape_data import MAX_ELEMENTS, TRACKED
+from graphopt.analysis.dims import Dim, Sym, product, symbol
+from graphopt.analysis.shape_data import MATRIX_RULES, MAX_ELEMENTS, TRACKED
 from graphopt.analysis.shape_data import RULES as DATA_RULES
 from graphopt.analysis.shape_rules import RULES
 from graphopt.analysis.shape_rules.call import UNKNOWN, Call, Fact, RankVaries, Shape, ShapeRule, TypeRule, Undetermined
@@ -82,7 +82,8 @@ class Shapes:
 
         An unknown element is a symbol of its own. :meth:`of` tells a scalar, ``()``, from a vector of one.
         """
-        return (self._facts.get(value) or self._solve(value))[2]
+        _, shape, data = self._facts.get(value) or self._solve(value)
+        return None if shape is None or len(shape) > 1 else data
 
     def is_same_shape(self, a: ir.Value, b: ir.Value) -> bool:
         """Whether the two shapes are provably equal."""
@@ -212,9 +213,9 @@ class Shapes:
             dtype = _pick(dtypes, index) if isinstance(dtypes, list) else dtypes
             shape = _pick(shapes, index) if isinstance(shapes, list) else None if index else shapes
             data = None
-            if shape is not None and len(shape) < 2 and dtype in TRACKED:
+            if shape is not None and len(shape) < 3 and dtype in TRACKED:
                 call.output = index
-                data = self._contents(node, dtype, shape)
+                data = self._contents(node, dtype, shape) if len(shape) < 2 else self._matrix(node, shape)
             self._record(output, dtype, shape, data)
 
     def _record(self, value: ir.Value, dtype: ir.DataType | None, shape: Shape | None, data: Shape | None) -> None:
@@ -253,6 +254,20 @@ class Shapes:
                 for element in elements
             ]
         )
+
+    def _matrix(self, node: ir.Node, shape: Shape) -> tuple[Dim, ...] | None:
+        """The contents of a small integer matrix: exporters turn lists of pads around in one."""
+        rule = None if node.domain else MATRIX_RULES.get(node.op_type)
+        size = product(shape)
+        if rule is None or not isinstance(size, int) or size > MAX_ELEMENTS:
+            return None
+        elements: Sequence[Dim | None] | None = None
+        with contextlib.suppress(*_MALFORMED):
+            elements = rule(self._call, size)
+        if elements is None or len(elements) != size:
+            return None
+        known = tuple([element for element in elements if element is not None])
+        return known if len(known) == size else None
 
     def _unknown_contents(self, dtype: ir.DataType | None, shape: Shape | None) -> tuple[Dim, ...] | None:
         """A symbol for each element of a very small integer tensor, so that its uses can be told equal."""

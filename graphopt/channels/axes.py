@@ -54,9 +54,11 @@ class Axis:
         frozen: Why it keeps its size, if it must.
         statistics: Nodes that take statistics over it.
         role: What operators do with it.
+        met: Axes that became one with it, or are its factors or what it is a factor of, each with the node that said
+            so; as the rules named them, before :func:`find`, so that a walk along them tells why two axes are one.
     """
 
-    __slots__ = ("frozen", "parent", "parts", "role", "size", "statistics")
+    __slots__ = ("frozen", "met", "parent", "parts", "role", "size", "statistics")
 
     def __init__(self, size: Dim, frozen: Freeze | None = None) -> None:
         self.size = size
@@ -65,6 +67,7 @@ class Axis:
         self.frozen = frozen
         self.statistics: tuple[ir.Node, ...] = ()
         self.role = Role()
+        self.met: list[tuple[Axis, ir.Node | None]] = []
 
 
 def find(axis: Axis) -> Axis:
@@ -101,7 +104,10 @@ def unite(a: Axis, b: Axis, node: ir.Node | None) -> None:
     """Makes two axes one, as ``node`` needs; freezes both where their sizes are not known to be equal."""
     pending = [(a, b)]
     while pending:
-        a, b = map(find, pending.pop())
+        named = pending.pop()
+        a, b = map(find, named)
+        if a.size == b.size and named[0] is not named[1]:
+            _meet(*named, node)
         if a is b:
             continue
         if a.size != b.size:
@@ -116,6 +122,11 @@ def unite(a: Axis, b: Axis, node: ir.Node | None) -> None:
         a.role = Role(a.role.head or b.role.head, a.role.group or b.role.group, a.role.channel or b.role.channel)
         if parts[0] is not None and parts[1] is not None:
             pending += _matched(parts[0], parts[1], node)
+
+
+def _meet(a: Axis, b: Axis, node: ir.Node | None) -> None:
+    a.met.append((b, node))
+    b.met.append((a, node))
 
 
 def align(a: Iterable[Axis], b: Iterable[Axis], node: ir.Node | None) -> None:
@@ -139,7 +150,12 @@ def _matched(a: Sequence[Axis], b: Sequence[Axis], node: ir.Node | None) -> list
                 pairs.append((x, y))
                 left.pop(at)
                 right.pop(at)
-            elif not (_open(left, at) or _open(right, at) or _split(left, right, at) or _split(right, left, at)):
+            elif not (
+                _open(left, at, node)
+                or _open(right, at, node)
+                or _split(left, right, at, node)
+                or _split(right, left, at, node)
+            ):
                 break
     for axis in (*left, *right):
         freeze(axis, node, "it is reshaped in a way that cuts across its factors")
@@ -147,22 +163,24 @@ def _matched(a: Sequence[Axis], b: Sequence[Axis], node: ir.Node | None) -> list
 
 
 def _trimmed(axes: Iterable[Axis]) -> list[Axis]:
-    return [root for root in map(find, axes) if root.size != 1]
+    return [axis for axis in axes if axis.size != 1]
 
 
-def _open(axes: list[Axis], at: int) -> bool:
+def _open(axes: list[Axis], at: int, node: ir.Node | None) -> bool:
     """Replaces an axis by its factors."""
-    parts = axes[at].parts
+    parts = find(axes[at]).parts
     if parts is None:
         return False
+    for part in parts:
+        _meet(axes[at], part, node)
     place = at % len(axes)
     axes[place : place + 1] = _trimmed(parts)
     return True
 
 
-def _split(axes: list[Axis], others: list[Axis], at: int) -> bool:
+def _split(axes: list[Axis], others: list[Axis], at: int, node: ir.Node | None) -> bool:
     """Splits an axis so that its outermost (innermost) factor has the size of what it must equal."""
-    axis, size = axes[at], others[at].size
+    axis, size = find(axes[at]), others[at].size
     if size == 0 or axis.size == 0:
         return False
     rest = exact_div(axis.size, size)
@@ -172,4 +190,4 @@ def _split(axes: list[Axis], others: list[Axis], at: int) -> bool:
     axis.parts = ends if at == 0 else ends[::-1]
     for part in axis.parts:
         part.role = Role(channel=axis.role.channel)
-    return _open(axes, at)
+    return _open(axes, at, node)

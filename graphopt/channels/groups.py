@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,13 @@ from graphopt.channels.axes import Axis, Freeze, find, leaves
 from graphopt.channels.linker import Axes, Linker, Place
 from graphopt.channels.unions import components
 from graphopt.errors import UsageError
+from graphopt.names import label
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from graphopt.channels.index import Index
+    from graphopt.channels.savings import Savings
 
 __all__ = ["GRANULARITIES", "ChannelGraph", "Frozen", "Group", "Member", "Saving", "Unit"]
 
@@ -96,7 +104,8 @@ class Group:
 
     Attributes:
         index: Its number.
-        name: After the first constant that it slices.
+        name: After the node that its lanes come from, with ``#2`` for the second group of a node; else after the first
+            constant that it slices.
         units: Its units.
         segments: Sets of units of which one each must stay, so that no tensor becomes empty.
         statistics: Nodes that normalize over it. Removal then equals a masked model whose statistics are over what is
@@ -118,13 +127,33 @@ class Group:
         """Whether removing a unit equals zeroing its members."""
         return not self.statistics
 
+    @property
+    def graph(self) -> ChannelGraph:
+        """The graph it belongs to."""
+        return self.units[0].graph
+
+    def to_dot(self, removed: Iterable[Unit] | None = None) -> str:
+        """Graphviz text of the group in its graph; see :func:`graphopt.channels.drawing.picture`."""
+        from graphopt.channels import drawing
+
+        return drawing.to_dot(drawing.picture(self, removed))
+
+    def to_svg(self, removed: Iterable[Unit] | None = None) -> str:
+        """The group in its graph as a picture; see :func:`graphopt.channels.drawing.picture`."""
+        from graphopt.channels import drawing
+
+        return drawing.to_svg(drawing.picture(self, removed))
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Frozen:
     """An axis with weights along it that keeps its size.
 
     Attributes:
-        name: After a constant that has it.
+        name: After the node that its lanes come from; else after a constant that has it.
         size: Its size.
         node: The operator to blame; ``None`` for the model's interface.
         reason: Why.
@@ -332,6 +361,7 @@ class ChannelGraph:
         self.group_of = rank[group_of]
         self._units_of = _grouped(np.arange(len(signature)), self.group_of, len(order))
         segments = self._segments()
+        self._named: collections.Counter[str] = collections.Counter()
         return [self._group(index, segments.get(index, ())) for index in range(len(order))]
 
     def _signatures(self) -> npt.NDArray[np.uint64]:
@@ -372,7 +402,24 @@ class ChannelGraph:
                 nodes.update(dict.fromkeys(readers))
         heads = any(self._leaves[number].role.head for number in through.tolist())
         units = [Unit(index, int(unit), self) for unit in own]
-        return Group(index, names[0], units, segments, tuple(statistics), tuple(nodes), heads)
+        name = self._source(nodes, through.tolist()) or names[0]
+        self._named[name] += 1
+        if self._named[name] > 1:
+            name = f"{name}#{self._named[name]}"
+        return Group(index, name, units, segments, tuple(statistics), tuple(nodes), heads)
+
+    def _source(self, nodes: Iterable[ir.Node], numbers: Iterable[int]) -> str:
+        """The name of the first node that gives lanes of these leaves and gets none."""
+        own = set(numbers)
+        for node in nodes:
+            inputs = [value for value in node.inputs if value is not None and self.linker.constant(value) is None]
+            if self._carries(node.outputs, own) and not self._carries(inputs, own):
+                return label(node)
+        return ""
+
+    def _carries(self, values: Iterable[ir.Value], numbers: set[int]) -> bool:
+        axes = (axis for value in values for axis in self.linker.axes.get(value) or ())
+        return any(self._number.get(find(leaf)) in numbers for axis in axes for leaf in leaves(axis))
 
     def _index_uses(self) -> list[list[_Use]]:
         """By leaf, the axes of constants that have it."""
@@ -411,6 +458,10 @@ class ChannelGraph:
     def unit_atoms(self, unit: int) -> Indices:
         """The atoms of a unit."""
         return self._atoms_of[unit]
+
+    def units_along(self, axis: Axis) -> Indices:
+        """The number of the unit behind each place of an axis (of its static factors); -1 where it stays."""
+        return self._unit_of[self.atoms(axis)]
 
     def gone(self, units: Iterable[Unit | int]) -> Mask:
         """Which atoms go with these units.
@@ -511,42 +562,87 @@ class ChannelGraph:
             freeze = self.reason(int(stuck[0]))
             tensors = tuple((use.place.value.name or "", use.axis) for use in self._uses[number])
             size = leaf.size if leaf.frozen is not None else len(stuck)
-            found.append(Frozen(tensors[0][0], size, freeze.node, freeze.reason, self._lane(number, 1), tensors))
+            name = self._source(self._readers(number), [number]) or tensors[0][0]
+            found.append(Frozen(name, size, freeze.node, freeze.reason, self._lane(number, 1), tensors))
         return found
 
+    def _readers(self, number: int) -> dict[ir.Node, None]:
+        """The nodes that read a constant along a leaf."""
+        nodes: dict[ir.Node, None] = {}
+        for use in self._uses[number]:
+            nodes.update(dict.fromkeys(use.place.value.consumers() if use.place.node is None else [use.place.node]))
+        return nodes
+
+    # -- explaining --------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def index(self) -> Index:
+        """Where everything is; made when first asked for."""
+        from graphopt.channels.index import Index
+
+        return Index(self)
+
+    @functools.cached_property
+    def savings(self) -> Savings:
+        """What units save together; made when first asked for."""
+        from graphopt.channels.savings import Savings
+
+        return Savings(self)
+
+    def number(self, leaf: Axis) -> int:
+        """The number of a factor that nothing splits further."""
+        return self._number[find(leaf)]
+
+    def leaf(self, number: int) -> Axis:
+        """The factor of a number."""
+        return self._leaves[number]
+
+    def leaves_of(self, atoms: Indices) -> list[int]:
+        """The numbers of the factors that atoms are places of."""
+        found: list[int] = np.unique(self._leaf_of[atoms]).tolist()
+        return found
+
+    def leaf_at(self, atom: int) -> int:
+        """The number of the factor that an atom is a place of."""
+        return int(self._leaf_of[atom])
+
+    def marked(self, atoms: Indices) -> Mask:
+        """These atoms among all; unlike :meth:`gone` it does not ask whether anything would be left."""
+        mask = np.zeros(self._count, bool)
+        mask[atoms] = True
+        return mask
+
+    def component(self, atom: int) -> Indices:
+        """All atoms that an atom is tied to, itself included."""
+        return np.flatnonzero(self._root == self._root[atom])
+
+    def unit_at(self, atoms: Indices) -> Indices:
+        """The unit of each atom; -1 for those that have none."""
+        return self._unit_of[atoms]
+
+    def blamed(self, atoms: Indices) -> Indices:
+        """For each atom that stays the one that makes it stay; -1 for the others."""
+        return self._blame[atoms]
+
+    def lane(self, number: int) -> Saving:
+        """What one place of a factor alone would save, to first order."""
+        return self._lane(number, 1)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from graphopt.channels import render
+
+        yield from render.overview(self, options)
+
+    def _repr_html_(self) -> str:
+        from graphopt.channels import render
+
+        return render.overview_html(self)
+
     def to_dict(self) -> Mapping[str, object]:
-        """Groups and what is frozen, as plain data for JSON."""
-        return {
-            "schema": "graphopt.channels/1",
-            "granularity": self.granularity,
-            "groups": [
-                {
-                    "index": group.index,
-                    "name": group.name,
-                    "units": len(group.units),
-                    "exact": group.exact,
-                    "heads": group.heads,
-                    "segments": [len(segment) for segment in group.segments],
-                    "statistics": [node.name for node in group.statistics],
-                    "nodes": [node.name for node in group.nodes],
-                    "saving_per_unit": group.units[0].saving._asdict(),
-                    "members": [member._asdict() for member in group.units[0].members],
-                }
-                for group in self.groups
-            ],
-            "frozen": [
-                {
-                    "name": one.name,
-                    "size": one.size,
-                    "node": None if one.node is None else one.node.name,
-                    "operator": None if one.node is None else one.node.op_type,
-                    "reason": one.reason,
-                    "saving_per_lane": one.saving._asdict(),
-                    "tensors": [list(tensor) for tensor in one.tensors],
-                }
-                for one in self.frozen
-            ],
-        }
+        """Groups and what is frozen, as plain data for JSON; :mod:`graphopt.channels.render` documents it."""
+        from graphopt.channels import render
+
+        return render.to_dict(self)
 
 
 def _grouped(items: Indices, keys: Indices, count: int) -> list[Indices]:

@@ -15,7 +15,7 @@ from graphopt.channels.rules import RULES
 from graphopt.channels.tensors import sliced
 from graphopt.channels.workpiece import Workpiece
 
-__all__ = ["constants_of", "cut"]
+__all__ = ["carve", "constants_of", "cut"]
 
 Indices = npt.NDArray[np.int64]
 Gone = npt.NDArray[np.bool_]
@@ -24,6 +24,13 @@ Gone = npt.NDArray[np.bool_]
 def cut(graph: ChannelGraph, gone: Gone) -> ir.Model:
     """A copy of the graph's model without the atoms ``gone``; the original is not changed."""
     workpiece = Workpiece(graph.model)
+    carve(graph, gone, workpiece)
+    workpiece.remove_orphans()
+    return workpiece.model
+
+
+def carve(graph: ChannelGraph, gone: Gone, workpiece: Workpiece) -> None:
+    """Takes the atoms ``gone`` out of a copy of the graph's model."""
     _slice_constants(graph, gone, workpiece)
     linker = graph.linker
     for value, axes in linker.axes.items():
@@ -34,8 +41,6 @@ def cut(graph: ChannelGraph, gone: Gone) -> ir.Model:
         rule = RULES.get(operator)
         if rule is not None and rule.fit is not None and _touches(graph, gone, node):
             rule.fit(Fit(graph, gone, workpiece, node))
-    workpiece.remove_orphans()
-    return workpiece.model
 
 
 def _touches(graph: ChannelGraph, gone: Gone, node: ir.Node) -> bool:

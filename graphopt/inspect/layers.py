@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import onnx_ir as ir
+from graphopt.names import label, operator
 
+if TYPE_CHECKING:
     from graphopt.analysis.cost import NodeCost
 
 __all__ = ["Group", "Layer", "OperatorCount", "groups", "label", "layers", "operator", "operators"]
@@ -53,16 +53,6 @@ class Group:
     flops: int
     parameters: int
     moved_bytes: int
-
-
-def operator(node: ir.Node) -> str:
-    """The operator with its domain, where that is not ONNX's own."""
-    return f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
-
-
-def label(node: ir.Node) -> str:
-    """The node's name, or else the name of the first value it gives."""
-    return node.name or next((value.name for value in node.outputs if value.name), "") or node.op_type
 
 
 def layers(costs: Iterable[NodeCost]) -> tuple[Layer, ...]:

@@ -30,7 +30,7 @@ _SHARED = ("architecture", "blocks", "layers")
 _CACHE = Path(tempfile.gettempdir()) / f"graphopt-zoo-{torch.__version__}"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Architecture:
     """One network of the zoo.
 

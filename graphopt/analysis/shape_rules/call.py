@@ -83,7 +83,15 @@ class Call:
         return None if value is None else self._facts[value][0]
 
     def data(self, index: int) -> tuple[Dim, ...] | None:
-        """The content of a small integer input, or None."""
+        """The content of a small integer scalar or vector, or None."""
+        value = self.input(index)
+        if value is None:
+            return None
+        _, shape, data = self._facts[value]
+        return None if shape is None or len(shape) > 1 else data
+
+    def flat(self, index: int) -> tuple[Dim, ...] | None:
+        """The content of a small integer scalar, vector or matrix, row by row, or None."""
         value = self.input(index)
         return None if value is None else self._facts[value][2]
 

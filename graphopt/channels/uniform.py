@@ -1,0 +1,117 @@
+"""Slices of constants in which all elements are one number, found without reading weights that have none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from graphopt import walk
+from graphopt.analysis import constants
+
+__all__ = ["has_zero_slices", "uniform"]
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+_PROBES = (2, 64)  # elements of a slice that are looked at before all of them
+_CHUNK = 1 << 22  # elements
+_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+_INTEGERS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32, ir.DataType.INT64})
+
+
+def uniform(tensor: ir.TensorProtocol | Array, axis: int) -> Floats:
+    """The number that all elements at each place of an axis are; NaN where they differ.
+
+    A few elements of each slice tell most that have more than one number; only the others are read, in chunks.
+    """
+    if not isinstance(tensor, np.ndarray):
+        if tensor.dtype not in _FLOATS | _INTEGERS:
+            return np.full(tensor.shape.numpy()[axis], np.nan)
+        tensor = tensor.numpy()
+    slices = np.moveaxis(tensor, axis, 0)
+    others = slices.shape[1:]
+    if not slices.size:
+        return np.full(len(slices), np.nan)
+    first = slices[(slice(None), *[0] * len(others))]
+    left = np.arange(len(slices))
+    if math.prod(others) > 1:
+        random = np.random.default_rng(0)
+        for count in _PROBES:
+            probes = [random.integers(0, size, count) for size in others]
+            found = slices[(left[:, None], *probes)]
+            left = left[(found == first[left, None]).all(axis=1)]
+        left = left[[bool(_is_all(slices[place], first[place])) for place in left]]
+    result = np.full(len(slices), np.nan)
+    result[left] = first[left].astype(np.float64)
+    result[~np.isfinite(result)] = np.nan
+    return result
+
+
+def _is_all(part: Array, number: Any) -> bool:
+    """Whether all elements are one number; reads a chunk at a time."""
+    if part.size <= _CHUNK or not part.ndim:
+        return bool((part == number).all())
+    step = max(1, _CHUNK * len(part) // part.size)
+    return all(_is_all(part[start : start + step], number) for start in range(0, len(part), step))
+
+
+_WEIGHTS: Mapping[str, Sequence[int]] = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "ConvInteger", "Gemm", "MatMulInteger", "com.microsoft::Attention"), (1,)),
+    **dict.fromkeys(("MatMul", "com.microsoft::FusedMatMul"), (0, 1)),
+    **dict.fromkeys(("QLinearConv", "QLinearMatMul"), (3,)),
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), (1, 2)),
+    **dict.fromkeys(("DequantizeLinear", "Gather", "Transpose"), (0,)),
+    **dict.fromkeys(
+        ("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization"),
+        (1,),
+    ),
+    "Einsum": (0, 1, 2),
+    "Mul": (0, 1),
+}
+"""Inputs whose zero slices may make lanes dead."""
+
+
+def has_zero_slices(model: ir.Model) -> bool:
+    """Whether any weight has a slice of zeros, without which nothing can be dead.
+
+    Says nothing of weights inside functions. Looks at a few elements of each slice, and no more where those are not
+    zero.
+    """
+    seen: set[ir.Value] = set()
+    for scope in walk.scopes(model):
+        for node in scope.graph:
+            operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+            for index in _WEIGHTS.get(operator, ()):
+                value = node.inputs[index] if index < len(node.inputs) else None
+                tensor = constants.constant(value)
+                if value is None or tensor is None or value in seen:
+                    continue
+                seen.add(value)
+                if _is_suspect(tensor, node.op_type):
+                    return True
+    return False
+
+
+def _is_suspect(tensor: ir.TensorProtocol, op_type: str) -> bool:
+    shape = tensor.shape.numpy()
+    if tensor.dtype not in _FLOATS and (tensor.dtype not in _INTEGERS or op_type in ("Gather", "Mul", "Transpose")):
+        return False
+    if op_type == "Mul" and max(shape, default=1) != math.prod(shape):
+        return False  # no weight, and what varies along several axes zeroes no lane
+    if op_type in ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv"):
+        axes = [axis for axis in (0, 1) if shape[axis] > 1]
+    elif op_type == "Gather":  # the row of padding is zero in most tables
+        axes = [axis for axis in range(1, len(shape)) if shape[axis] > 1]
+    else:
+        axes = [axis for axis, size in enumerate(shape) if size > 1]
+    quantized = tensor.dtype in _INTEGERS
+    for axis in axes:
+        found = uniform(tensor, axis)
+        if (np.isfinite(found) if quantized and len(shape) > 1 else found == 0).any():
+            return True
+    return False
