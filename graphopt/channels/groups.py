@@ -459,10 +459,6 @@ class ChannelGraph:
         """The atoms of a unit."""
         return self._atoms_of[unit]
 
-    def units_along(self, axis: Axis) -> Indices:
-        """The number of the unit behind each place of an axis (of its static factors); -1 where it stays."""
-        return self._unit_of[self.atoms(axis)]
-
     def gone(self, units: Iterable[Unit | int]) -> Mask:
         """Which atoms go with these units.
 

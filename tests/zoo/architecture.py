@@ -46,7 +46,6 @@ class Architecture:
         opsets: The operator set to ask each exporter for.
         norms: Whether a normalization takes statistics over a prunable axis, so that removal equals the masked model
             only with statistics over what is left.
-        unreachable: Parameters that the halved network saves and that removal cannot, each with the reason.
     """
 
     name: str
@@ -57,7 +56,6 @@ class Architecture:
     exporters: Sequence[str] = EXPORTERS
     opsets: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"legacy": 17, "dynamo": 20})
     norms: bool = False
-    unreachable: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def randomize(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

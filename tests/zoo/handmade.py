@@ -467,7 +467,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         shift=lambda channels: (channels, 1, 1),
         divisor=lambda channels: np.linspace(1, 2, channels, dtype=np.float32).reshape(1, channels, 1, 1),
     ),
-    _entry("spatial-mean", lambda width: _spatial(width, largest=False), norms=True),
+    _entry("spatial-mean", lambda width: _spatial(width, largest=False)),
     _entry("spatial-cbam", lambda width: _spatial(width, largest=True)),
     _between(
         "expand",

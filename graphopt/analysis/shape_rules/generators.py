@@ -38,10 +38,25 @@ def _constant_of_shape_type(call: Call) -> ir.DataType | None:
     return _FLOAT if value is None else ir.DataType(value.dtype)
 
 
+def _whole_number(call: Call, index: int) -> Dim | None:
+    """A bound of a Range, if it is an integer: in floats, a constant or the Cast of an extent (exact up to 2**24)."""
+    data = call.data(index)
+    value = call.input(index)
+    if data is None and value is not None:
+        producer = value.producer()
+        source = producer.inputs[0] if producer is not None and producer.op_type == "Cast" else None
+        if source is not None and len(call.fact(source)[1] or ()) < 2:
+            data = call.fact(source)[2]
+        number = None if data is not None else call.array(index)
+        if number is not None and number.size == 1 and float(number.reshape(())).is_integer():
+            return int(number.reshape(()))
+    return data[0] if data is not None and len(data) == 1 else None
+
+
 def _range(call: Call) -> Shape:
-    bounds = [call.data(index) for index in range(3)]
-    if all(bound is not None and len(bound) == 1 for bound in bounds):
-        start, limit, delta = [bound[0] for bound in bounds if bound]
+    bounds = [_whole_number(call, index) for index in range(3)]
+    if all(bound is not None for bound in bounds):
+        start, limit, delta = [bound for bound in bounds if bound is not None]
         if isinstance(delta, int) and delta > 0:
             return (maximum(0, ceildiv(limit - start, delta)),)
         if isinstance(delta, int) and delta < 0:
