@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from graphopt.atomic import Replacement
     from graphopt.proto.wire import Buffer
 
-__all__ = ["check_target", "load", "save"]
+__all__ = ["check_target", "load", "save", "write_text"]
 
 _MAP_FROM = 1 << 20  # bytes: smaller files are read, bigger ones stay mapped
 _PAGE = 4096
@@ -175,6 +175,26 @@ def check_target(target: Path) -> int | None:
     return stat.S_IMODE(mode)
 
 
+def write_text(target: str | os.PathLike[str], text: str) -> None:
+    """Put a text file in place of the old one, or leave everything as it was.
+
+    Raises:
+        SaveError: It cannot be written.
+    """
+    from graphopt.atomic import Replacement
+
+    path = Path(target).absolute()
+    mode = check_target(path)
+    path = path.resolve()
+    try:
+        with Replacement(path) as file:
+            file.write([text.encode("utf-8")], mode=mode)
+            file.commit()
+    except OSError as error:
+        hint = _NOT_ENOUGH_ROOM if error.errno in _NO_ROOM else ""
+        raise SaveError(f"cannot write {str(path)!r}: {_reason(error)}", hint=hint) from None
+
+
 def _save_alone(target: Path, buffers: list[Buffer], mode: int | None) -> None:
     from graphopt.atomic import Replacement, locked
     from graphopt.proto import join_check
@@ -201,18 +221,24 @@ def _save_with_data(model: ir.Model, target: Path, tensors: dict[int, ir.TensorP
     from graphopt.proto.tensors import payload
 
     places: dict[int, proto.Place] = {}
-    contents: list[Buffer] = []
+    paddings: list[int] = []
     end = 0
     for key, tensor in tensors.items():
-        content = payload(tensor)
-        padding = -end % (_PAGE if len(content) >= _MAP_FROM else 64)
-        contents += (bytes(padding), content)
-        places[key] = proto.Place("", end + padding, len(content))
-        end += padding + len(content)
+        size = tensor.nbytes
+        paddings.append(-end % (_PAGE if size >= _MAP_FROM else 64))
+        places[key] = proto.Place("", end + paddings[-1], size)
+        end += paddings[-1] + size
+
+    def contents() -> Iterator[Buffer]:
+        """One tensor at a time: some are computed when they are read."""
+        for padding, tensor in zip(paddings, tensors.values(), strict=True):
+            yield bytes(padding)
+            yield payload(tensor)
+
     with locked(target.parent):
         _prepare(target)
     with Replacement(_data_file(target, 0)) as data, Replacement(target) as file:
-        data.write(contents, mode=mode)
+        data.write(contents(), mode=mode)
         with locked(target.parent):
             replaced = _prepare(target)
             named = _link(data.path, target)

@@ -15,6 +15,7 @@ from graphopt.channels.masking import cover
 from graphopt.channels.slicing import cut
 from graphopt.errors import NotEquivalent, UsageError
 from graphopt.interop.kinds import Source
+from graphopt.pipeline.runner import drop_initializer_inputs
 
 __all__ = ["analyze", "mask", "remove"]
 
@@ -39,6 +40,9 @@ def analyze(source: Any, *, granularity: str = "heads") -> ChannelGraph:
     """
     origin = Source.of(source)
     model = origin.original if isinstance(origin.original, ir.Model) else origin.read()
+    if model.ir_version < 4:
+        model = origin.read()
+        drop_initializer_inputs(model)
     model = inlined(model)
     graph = ChannelGraph(model, Linker(model), granularity)
     graph.source, graph.give_back = source, origin.give_back

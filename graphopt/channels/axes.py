@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from graphopt.analysis.dims import Dim, exact_div
 
-__all__ = ["Axis", "Freeze", "Role", "align", "find", "freeze", "leaves", "unite"]
+__all__ = ["Axis", "Freeze", "Role", "align", "find", "freeze", "leaves", "unite", "with_leaves"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,11 +93,16 @@ def leaves(axis: Axis) -> list[Axis]:
     return found
 
 
+def with_leaves(axis: Axis) -> list[Axis]:
+    """An axis and its factors, which may be factors of other axes too: what is said of it holds for them."""
+    return list(dict.fromkeys((find(axis), *leaves(axis))))
+
+
 def freeze(axis: Axis, node: ir.Node | None, reason: str) -> None:
     """Makes an axis, and every factor of it, keep its size. The first reason given is the one that is kept."""
-    axis = find(axis)
-    if axis.frozen is None:
-        axis.frozen = Freeze(node, reason)
+    for one in with_leaves(axis):
+        if one.frozen is None:
+            one.frozen = Freeze(node, reason)
 
 
 def unite(a: Axis, b: Axis, node: ir.Node | None) -> None:
@@ -120,8 +125,18 @@ def unite(a: Axis, b: Axis, node: ir.Node | None) -> None:
         a.frozen = a.frozen or b.frozen
         a.statistics = tuple(dict.fromkeys(a.statistics + b.statistics))
         a.role = Role(a.role.head or b.role.head, a.role.group or b.role.group, a.role.channel or b.role.channel)
+        if a.parts is not None:
+            _hand_down(a)
         if parts[0] is not None and parts[1] is not None:
             pending += _matched(parts[0], parts[1], node)
+
+
+def _hand_down(axis: Axis) -> None:
+    """Lets the factors of an axis know what is known of it: they may be factors of other axes, too."""
+    for leaf in leaves(axis):
+        leaf.frozen = leaf.frozen or axis.frozen
+        leaf.statistics = tuple(dict.fromkeys(leaf.statistics + axis.statistics))
+        leaf.role.channel |= axis.role.channel
 
 
 def _meet(a: Axis, b: Axis, node: ir.Node | None) -> None:
@@ -188,6 +203,5 @@ def _split(axes: list[Axis], others: list[Axis], at: int, node: ir.Node | None) 
         return False
     ends = [Axis(size), Axis(rest)]
     axis.parts = ends if at == 0 else ends[::-1]
-    for part in axis.parts:
-        part.role = Role(channel=axis.role.channel)
+    _hand_down(axis)
     return _open(axes, at, node)

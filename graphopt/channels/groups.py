@@ -140,9 +140,9 @@ class Group:
 
     def to_svg(self, removed: Iterable[Unit] | None = None) -> str:
         """The group in its graph as a picture; see :func:`graphopt.channels.drawing.picture`."""
-        from graphopt.channels import drawing
+        from graphopt.channels import drawing, svg
 
-        return drawing.to_svg(drawing.picture(self, removed))
+        return svg.to_svg(drawing.picture(self, removed))
 
     def _repr_svg_(self) -> str:
         return self.to_svg()
@@ -167,6 +167,11 @@ class Frozen:
     reason: str
     saving: Saving
     tensors: tuple[tuple[str, int], ...]
+
+    @property
+    def half(self) -> Saving:
+        """What half of its lanes would have saved, to first order."""
+        return Saving(*(part * (self.size // 2) for part in self.saving))
 
 
 class _Use(NamedTuple):
@@ -218,7 +223,7 @@ class ChannelGraph:
             yield (link.a,) if link.b is None else (link.a, link.b)
 
     def _collect(self) -> None:
-        """Numbers the leaves, and hands what is known of an axis down to its factors."""
+        """Numbers the leaves, and lists the axes that have several."""
         self._trees: list[list[Axis]] = []
         seen: set[Axis] = set()
         for axes in self._every_axes():
@@ -235,11 +240,7 @@ class ChannelGraph:
                             self._number[current] = len(self._leaves)
                             self._leaves.append(current)
                         continue
-                    for part in map(find, current.parts):
-                        part.frozen = part.frozen or current.frozen
-                        part.statistics = tuple(dict.fromkeys(part.statistics + current.statistics))
-                        part.role.channel |= current.role.channel
-                        stack.append(part)
+                    stack.extend(map(find, current.parts))
                 if root.parts is not None:
                     self._trees.append([find(leaf) for leaf in leaves(root)])
 
@@ -425,7 +426,8 @@ class ChannelGraph:
         """By leaf, the axes of constants that have it."""
         uses: list[list[_Use]] = [[] for _ in self._leaves]
         own = {place.value for place in self.linker.constants if place.node is not None}
-        for place, axes in self.linker.constants.items():
+        generated = {Place(None, 0, value): self.linker.of(value) or () for value in self.linker.generated}
+        for place, axes in (self.linker.constants | generated).items():
             if place.node is None and place.value in own:
                 continue
             for axis, one in enumerate(axes):
@@ -510,7 +512,7 @@ class ChannelGraph:
         found: dict[tuple[str, int], set[int]] = {}
         for number in np.unique(self._leaf_of[atoms]).tolist():
             for use in self._uses[number]:
-                axis = self.linker.constants[use.place][use.axis]
+                axis = (self.linker.constants.get(use.place) or self.linker.of(use.place.value) or ())[use.axis]
                 places = np.flatnonzero(mask[self.atoms(axis)])
                 found.setdefault((use.place.value.name or "", use.axis), set()).update(places.tolist())
         return [Member(tensor, axis, tuple(sorted(places))) for (tensor, axis), places in found.items()]
@@ -635,10 +637,10 @@ class ChannelGraph:
         return render.overview_html(self)
 
     def to_dict(self) -> Mapping[str, object]:
-        """Groups and what is frozen, as plain data for JSON; :mod:`graphopt.channels.render` documents it."""
-        from graphopt.channels import render
+        """Groups and what is frozen, as plain data for JSON; :mod:`graphopt.channels.data` documents it."""
+        from graphopt.channels import data
 
-        return render.to_dict(self)
+        return data.of_graph(self)
 
 
 def _grouped(items: Indices, keys: Indices, count: int) -> list[Indices]:

@@ -21,7 +21,7 @@ from graphopt.analysis import constants
 from graphopt.analysis.constness import initializer_inputs_are_fixed
 from graphopt.analysis.dims import Dim
 from graphopt.analysis.shapes import Shapes
-from graphopt.channels.axes import Axis, align, find, freeze, unite
+from graphopt.channels.axes import Axis, align, freeze, unite, with_leaves
 
 __all__ = [
     "Axes",
@@ -223,6 +223,7 @@ class Op:
     def __init__(self, linker: Linker, node: ir.Node) -> None:
         self.linker = linker
         self.node = node
+        self._seen: set[int] = set()
         self._done: set[int] = set()
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -246,6 +247,7 @@ class Op:
     def axes(self, index: int) -> Axes:
         """The axes of an input; a vector of constants has its own for each of its readers."""
         value = self.value(index)
+        self._seen.add(index)
         shared = self.linker.of(value)
         if shared is None:
             raise Unlinkable(f"{self.node.op_type} reads a tensor of unknown rank")
@@ -353,7 +355,8 @@ class Op:
     def channel(self, *axes: Axis) -> None:
         """Weights are laid out along these axes."""
         for axis in axes:
-            find(axis).role.channel = True
+            for one in with_leaves(axis):
+                one.role.channel = True
 
     def contract(self, a: int, a_axis: int, b: int, b_axis: int) -> None:
         """Products of two inputs are added up along an axis of each."""
@@ -375,8 +378,8 @@ class Op:
 
     def statistics(self, axis: Axis) -> None:
         """The node normalizes by statistics over the axis."""
-        root = find(axis)
-        root.statistics = (*root.statistics, self.node)
+        for one in with_leaves(axis):
+            one.statistics = (*one.statistics, self.node)
 
     def keep(self, index: int) -> None:
         """Masking must not zero this constant."""
@@ -430,7 +433,11 @@ class Op:
             self._done.update(range(len(self.node.outputs)))
 
     def finish(self) -> None:
-        """Outputs that the rule said nothing of keep their size."""
+        """What the rule said nothing of keeps its size: sizes and pads among the inputs, rare outputs."""
+        for index, value in enumerate(self.node.inputs):
+            if value is not None and index not in self._seen:
+                for axis in self.linker.of(value) or ():
+                    freeze(axis, self.node, f"{self.node.op_type} reads it as a whole")
         for index, output in enumerate(self.node.outputs):
             if index not in self._done:
                 for axis in self.linker.of(output) or ():

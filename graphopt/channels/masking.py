@@ -252,7 +252,7 @@ class _Statistics:
         mask = np.zeros(channels.size)
         mask[np.arange(channels.size) if kept is None else kept] = 1
         share = self._floats(mask.reshape(1, groups, inner, 1))
-        left = self._floats(inner / mask.reshape(groups, inner)[0].sum())
+        left = self._floats(inner / mask.reshape(groups, inner).sum(axis=1).max())
 
         def mean(value: ir.Value) -> ir.Value:
             masked = self._op("Mul", [value, share])

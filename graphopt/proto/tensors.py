@@ -222,7 +222,7 @@ def payload(tensor: ir.TensorProtocol) -> Buffer:
     """The bytes of a tensor, as ``raw_data`` holds them; not copied where that can be helped."""
     if type(tensor) is BufferTensor:
         return tensor._raw
-    if isinstance(tensor, ir.Tensor) and tensor.dtype.bitwidth >= 8:
+    if tensor.dtype != ir.DataType.STRING and tensor.dtype.bitwidth >= 8:
         array = tensor.numpy()
         if array.nbytes > 4096 and array.flags.c_contiguous and array.dtype.byteorder in "=<|":
             return array.reshape(-1).view(np.uint8).data

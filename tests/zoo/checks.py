@@ -95,10 +95,14 @@ def distance(actual: Sequence[Array], expected: Sequence[Array]) -> float:
     """``max|a - b| / max|b|``, the largest of all outputs; infinite where shapes, types or NaNs differ."""
     largest = 0.0
     for a, b in zip(actual, expected, strict=True):
-        if a.shape != b.shape or a.dtype != b.dtype or not np.array_equal(np.isnan(a), np.isnan(b)):
+        if a.shape != b.shape or a.dtype != b.dtype:
             return math.inf
-        if a.size:
-            difference = np.abs(a.astype(np.float64) - b.astype(np.float64)).max()
-            scale = np.abs(b.astype(np.float64)).max()
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        finite = np.isfinite(b)
+        if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(a[finite]).all():
+            return math.inf
+        if finite.any():
+            difference = np.abs(a - b)[finite].max()
+            scale = np.abs(b)[finite].max()
             largest = max(largest, float(difference / scale) if difference else 0.0)
     return largest

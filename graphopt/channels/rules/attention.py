@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from graphopt.analysis.dims import Dim
 from graphopt.channels.axes import Axis, leaves
 from graphopt.channels.linker import Op, Unlinkable, link_vector
 from graphopt.channels.rules.rule import Rule, Table
@@ -88,33 +89,31 @@ def _fit_attention(fit: Fit) -> None:
     """Without an explicit scale the operator takes it from the size of a head, which may have shrunk."""
     op = fit.op
     q, k = op.axes(0), op.axes(1)
-    size, small = q[-1].size, fit.static(q[-1])
-    assert isinstance(size, int)
-    if len(q) == 3:
-        heads = op.integer("q_num_heads", 1)
-        lanes = _lanes(fit, q[2], heads)
-        fit.attribute("q_num_heads", small // lanes)
-        fit.attribute("kv_num_heads", fit.static(k[2]) // lanes)
-        size, small = size // heads, lanes
-    if size != small and "scale" not in op.node.attributes:
-        fit.attribute("scale", float(size) ** -0.5)
+    if len(q) == 4:
+        _keep_scale(fit, q[3].size, fit.static(q[3]), "scale" in op.node.attributes)
+        return
+    heads = op.integer("q_num_heads", 1)
+    left = fit.outer(q[2], heads)
+    fit.attribute("q_num_heads", left)
+    fit.attribute("kv_num_heads", fit.outer(k[2], op.integer("kv_num_heads", 1)))
+    assert isinstance(q[2].size, int)
+    _keep_scale(fit, q[2].size // heads, fit.static(q[2]) // left, "scale" in op.node.attributes)
 
 
-def _lanes(fit: Fit, hidden: Axis, heads: int) -> int:
-    """The lanes of a head that are left."""
-    inner: list[Axis] = []
-    size = 1
+def _keep_scale(fit: Fit, before: Dim, after: int, explicit: bool) -> None:
+    if before != after and not explicit:
+        assert isinstance(before, int)
+        fit.attribute("scale", float(before) ** -0.5)
+
+
+def _fit_heads(fit: Fit, hidden: Axis) -> None:
+    """com.microsoft: the attributes num_heads and scale, which is 0 where it follows the size of a head."""
+    heads = fit.op.integer("num_heads", 1)
+    left = fit.outer(hidden, heads)
+    fit.attribute("num_heads", left)
     assert isinstance(hidden.size, int)
-    for leaf in reversed(leaves(hidden)):
-        if size == hidden.size // heads:
-            break
-        assert isinstance(leaf.size, int)
-        size *= leaf.size
-        inner.append(leaf)
-    left = 1
-    for leaf in inner:
-        left *= fit.static(leaf)
-    return left
+    explicit = fit.op.node.attributes.get_float("scale", 0.0) != 0
+    _keep_scale(fit, hidden.size // heads, fit.static(hidden) // left, explicit)
 
 
 def _multi_head(op: Op) -> None:
@@ -152,14 +151,7 @@ def _multi_head(op: Op) -> None:
 
 
 def _fit_multi_head(fit: Fit) -> None:
-    q = fit.op.axes(0)
-    heads = fit.op.integer("num_heads", 1)
-    lanes = _lanes(fit, q[2], heads)
-    fit.attribute("num_heads", fit.static(q[2]) // lanes)
-    size = q[2].size
-    assert isinstance(size, int)
-    if lanes != size // heads and not fit.op.node.attributes.get_float("scale", 0.0):
-        fit.attribute("scale", float(size // heads) ** -0.5)
+    _fit_heads(fit, fit.op.axes(0)[2])
 
 
 def _packed(op: Op) -> None:
@@ -191,14 +183,7 @@ def _packed(op: Op) -> None:
 
 
 def _fit_packed(fit: Fit) -> None:
-    hidden = fit.gives(0)[2]
-    heads = fit.op.integer("num_heads", 1)
-    lanes = _lanes(fit, hidden, heads)
-    fit.attribute("num_heads", fit.static(hidden) // lanes)
-    size = hidden.size
-    assert isinstance(size, int)
-    if lanes != size // heads and not fit.op.node.attributes.get_float("scale", 0.0):
-        fit.attribute("scale", float(size // heads) ** -0.5)
+    _fit_heads(fit, fit.gives(0)[2])
 
 
 TABLE: Table = {

@@ -64,6 +64,10 @@ def _group_norm(op: Op) -> None:
     op.give(axes, [False, zero, *[False] * (len(axes) - 2)])
 
 
+def _fit_group_norm(fit: Fit) -> None:
+    fit.attribute("num_groups", fit.outer(fit.op.axes(0)[1], fit.op.integer("num_groups", 1)))
+
+
 def _layer_norm(op: Op) -> None:
     axes, zeros = op.axes(0), list(op.zeros(0))
     first = op.axis(0, -1, len(axes))
@@ -289,7 +293,7 @@ TABLE: Table = {
     "com.microsoft::SkipSimplifiedLayerNormalization": Rule(_skip_layer_norm, _fit_rms_norm),
     "com.microsoft::SkipLayerNormalization": Rule(_skip_layer_norm),
     "BatchNormalization": Rule(_batchnorm),
-    "GroupNormalization": Rule(_group_norm),
+    "GroupNormalization": Rule(_group_norm, _fit_group_norm),
     "InstanceNormalization": Rule(_instance_norm),
     "LayerNormalization": Rule(_layer_norm),
     "LpNormalization": Rule(_lp_norm),

@@ -12,7 +12,7 @@ from graphopt.channels.rules.rule import Rule, Table
 if TYPE_CHECKING:
     from graphopt.channels.fitting import Fit
 
-__all__ = ["TABLE"]
+__all__ = ["TABLE", "stays_zero"]
 
 _ZERO_AT_ZERO = {"tanh", "relu", "leakyrelu", "elu", "softsign", "scaledtanh", "thresholdedrelu"}
 
@@ -30,7 +30,7 @@ def _recurrent(gates: int, updates: tuple[int, ...]) -> Callable[[Op], None]:
         for axis in (w[1], r[1]):
             op.align([axis], [op.new(gates, "it counts gates"), hidden])
         op.contract(0, 2, 1, 2)
-        zero = op.is_zero(1, 1) and op.is_zero(2, 1) and _stays_zero(op, updates)
+        zero = op.is_zero(1, 1) and op.is_zero(2, 1) and stays_zero(op, updates)
         if not (op.is_zero(2, 2) or zero):
             op.freeze(hidden, f"{op.node.op_type} adds up lanes that are not zero when masked")
         if op.has(3):
@@ -71,7 +71,7 @@ def _give(op: Op, x: tuple[Axis, ...], directions: Axis, hidden: Axis, batch_fir
         op.give(state, flags[1:], output)
 
 
-def _stays_zero(op: Op, updates: tuple[int, ...]) -> bool:
+def stays_zero(op: Op, updates: tuple[int, ...]) -> bool:
     """Whether a state of zero stays zero when all that comes in is zero."""
     attribute = op.node.attributes.get("activations")
     if attribute is None:
