@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["bar", "byte_size", "count", "decimals", "duration", "printable", "shorten", "shorten_all", "times"]
+__all__ = [
+    "bar",
+    "byte_size",
+    "count",
+    "decimals",
+    "duration",
+    "percent",
+    "printable",
+    "shorten",
+    "shorten_all",
+    "times",
+]
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
@@ -39,6 +50,11 @@ def duration(milliseconds: float) -> str:
 def times(ratio: float) -> str:
     """A ratio: ``1.34x``, ``12.5x``, ``534x``."""
     return f"{ratio:.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}x"
+
+
+def percent(share: float) -> str:
+    """A share of 0 to 1; empty for nothing, so that the eye finds what is there."""
+    return "" if not share else "<1%" if share < 0.005 else f"{share:.0%}"
 
 
 def printable(text: str) -> str:

@@ -12,12 +12,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphopt.channels.analysis import analyze, mask, remove
+    from graphopt.channels.explanation import Explanation, explain
     from graphopt.channels.groups import ChannelGraph, Frozen, Group, Member, Saving, Unit
+    from graphopt.channels.masks import apply_mask
 
-__all__ = ["ChannelGraph", "Frozen", "Group", "Member", "Saving", "Unit", "analyze", "mask", "remove"]
+__all__ = [
+    "ChannelGraph",
+    "Explanation",
+    "Frozen",
+    "Group",
+    "Member",
+    "Saving",
+    "Unit",
+    "analyze",
+    "apply_mask",
+    "explain",
+    "mask",
+    "remove",
+]
 
 _HOME = {
     **dict.fromkeys(("analyze", "mask", "remove"), "graphopt.channels.analysis"),
+    "apply_mask": "graphopt.channels.masks",
+    **dict.fromkeys(("Explanation", "explain"), "graphopt.channels.explanation"),
     **dict.fromkeys(("ChannelGraph", "Frozen", "Group", "Member", "Saving", "Unit"), "graphopt.channels.groups"),
 }
 

@@ -113,9 +113,7 @@ class Index:
                 assert end is not None
                 self._links[end].append(link)
         self._ends: dict[int, tuple[Indices, Indices]] = {}
-        self._owner = {
-            value: node for node in self.order for inner in walk.subgraphs(node) for value in inner.outputs
-        }
+        self._owner = {value: node for node in self.order for inner in walk.subgraphs(node) for value in inner.outputs}
 
     def _enter(self, slices: Iterable[Slice]) -> None:
         for one in slices:

@@ -24,6 +24,7 @@ COMMANDS = {
     "validate": "Prove that two models do the same job.",
     "bench": "Time models against each other.",
     "inspect": "Say what a model is made of.",
+    "explain": "Say why channels go together, or stay.",
     "extract": "Cut a part out of a model.",
     "passes": "List the passes.",
     "doctor": "Check this installation.",

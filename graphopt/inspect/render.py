@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-from graphopt.human import bar, byte_size, count, printable, shorten, shorten_all
+from graphopt.human import byte_size, count, percent, printable, shorten
+from graphopt.sections import Section, html_table, plain, table
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType
@@ -22,21 +22,6 @@ __all__ = ["html", "terminal"]
 _MOST = 10
 _MOST_EXTENTS = 6
 _LONGEST_DIM = 24
-_BAR = 16
-_NARROW = 100
-"""Below this many columns tables leave their bars out."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Section:
-    """A table of the report. The first ``texts`` columns are names, the first of which gives way when room is short;
-    ``share`` (0 to 1) is drawn as a bar where there is room."""
-
-    heads: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    shares: Sequence[float] = ()
-    texts: int = 1
-    more: str = ""
 
 
 def terminal(inspection: Inspection, options: ConsoleOptions) -> Iterator[RenderableType]:
@@ -47,12 +32,12 @@ def terminal(inspection: Inspection, options: ConsoleOptions) -> Iterator[Render
     facts.add_column(no_wrap=True, style="dim")
     facts.add_column(overflow="fold")
     for name, text in _facts(inspection):
-        facts.add_row(name, _plain(text, options.ascii_only))
+        facts.add_row(name, plain(text, options.ascii_only))
     yield facts
     for section in _sections(inspection):
         if section.rows:
             yield Text()
-            yield _table(section, options.max_width, options.ascii_only)
+            yield table(section, options.max_width, options.ascii_only)
             if section.more:
                 yield Text(section.more, style="dim")
 
@@ -64,7 +49,7 @@ def html(inspection: Inspection) -> str:
         f'<td style="text-align:left">{escape(text)}</td></tr>'
         for name, text in _facts(inspection)
     )
-    tables = "".join(_html_table(section) for section in _sections(inspection) if section.rows)
+    tables = "".join(html_table(section) for section in _sections(inspection) if section.rows)
     return f"<p><b>{escape(_title(inspection))}</b></p><table>{facts}</table>{tables}"
 
 
@@ -158,13 +143,13 @@ def _folding(inspection: Inspection) -> str:
     return f"{folding.nodes:,} nodes ({names}{more}); {sizes}"
 
 
-def _sections(inspection: Inspection) -> Iterator[_Section]:
+def _sections(inspection: Inspection) -> Iterator[Section]:
     total = max(1, inspection.costs.macs)
     yield _operators(inspection, total)
     yield _blocks(inspection, total)
     yield _layers(inspection, total)
     largest = [one for one in inspection.largest if one.bytes][:_MOST]
-    yield _Section(
+    yield Section(
         ("largest tensors", "type", "shape", "size"),
         [
             (printable(one.name), one.dtype.lower(), " x ".join(map(str, one.shape)) or "scalar", byte_size(one.bytes))
@@ -174,18 +159,18 @@ def _sections(inspection: Inspection) -> Iterator[_Section]:
     )
 
 
-def _operators(inspection: Inspection, total: int) -> _Section:
+def _operators(inspection: Inspection, total: int) -> Section:
     shown = inspection.operators[:_MOST]
     shares = [one.macs / total for one in shown]
     rows = [
-        (printable(one.operator), f"{one.nodes:,}", _count(one.macs), _percent(share), byte_size(one.moved_bytes))
+        (printable(one.operator), f"{one.nodes:,}", _count(one.macs), percent(share), byte_size(one.moved_bytes))
         for one, share in zip(shown, shares, strict=True)
     ]
     more = _more(len(inspection.operators), "operators")
-    return _Section(("operator", "nodes", "MACs", "share", "bytes moved"), rows, shares, more=more)
+    return Section(("operator", "nodes", "MACs", "share", "bytes moved"), rows, shares, more=more)
 
 
-def _blocks(inspection: Inspection, total: int) -> _Section:
+def _blocks(inspection: Inspection, total: int) -> Section:
     shown = sorted(inspection.groups, key=lambda one: (-one.macs, -one.moved_bytes))[:_MOST]
     shares = [one.macs / total for one in shown]
     rows = [
@@ -194,16 +179,16 @@ def _blocks(inspection: Inspection, total: int) -> _Section:
             f"{one.nodes:,}",
             _count(one.parameters),
             _count(one.macs),
-            _percent(share),
+            percent(share),
             byte_size(one.moved_bytes),
         )
         for one, share in zip(shown, shares, strict=True)
     ]
     more = _more(len(inspection.groups), "blocks")
-    return _Section(("block", "nodes", "params", "MACs", "share", "bytes moved"), rows, shares, more=more)
+    return Section(("block", "nodes", "params", "MACs", "share", "bytes moved"), rows, shares, more=more)
 
 
-def _layers(inspection: Inspection, total: int) -> _Section:
+def _layers(inspection: Inspection, total: int) -> Section:
     shown = sorted(inspection.layers, key=lambda one: (-(one.macs or 0) * one.times, -one.weight_bytes))[:_MOST]
     shares = [(one.macs or 0) * one.times / total for one in shown]
     rows = [
@@ -212,14 +197,14 @@ def _layers(inspection: Inspection, total: int) -> _Section:
             shorten(printable(one.operator.rpartition("::")[2]), 20),
             count(one.parameters),
             _count(one.macs),
-            _percent(share),
+            percent(share),
             byte_size(one.weight_bytes),
             byte_size(one.activation_bytes),
         )
         for one, share in zip(shown, shares, strict=True)
     ]
     heads = ("layer", "operator", "params", "MACs", "share", "weights", "activations")
-    return _Section(heads, rows, shares, texts=2, more=_more(len(inspection.layers), "layers"))
+    return Section(heads, rows, shares, texts=2, more=_more(len(inspection.layers), "layers"))
 
 
 def _brief(name: str, operator: str = "") -> str:
@@ -236,49 +221,5 @@ def _count(number: int | None) -> str:
     return "?" if number is None else count(number) if number else ""
 
 
-def _percent(share: float) -> str:
-    return "" if not share else "<1%" if share < 0.005 else f"{share:.0%}"
-
-
 def _more(total: int, what: str) -> str:
     return f"and {total - _MOST:,} more {what}" if total > _MOST else ""
-
-
-def _table(section: _Section, width: int, ascii_only: bool) -> Table:
-    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    columns = list(zip(section.heads, *section.rows, strict=True))
-    taken = sum(max(map(len, column)) for column in columns[1:]) + 2 * len(columns)
-    bars = bool(section.shares) and width >= _NARROW
-    room = max(12, width - taken - (_BAR + 2 if bars else 0))
-    for index, head in enumerate(section.heads):
-        grid.add_column(head, justify="left" if index < section.texts else "right", no_wrap=True)
-        if bars and head == "share":
-            grid.add_column("", width=_BAR, no_wrap=True)
-    names = shorten_all([row[0] for row in section.rows], room)
-    for number, (name, (_, *others)) in enumerate(zip(names, section.rows, strict=True)):
-        cells = []
-        for head, text in zip(section.heads, (name, *others), strict=True):
-            cells.append(Text(_plain(text, ascii_only)))
-            if bars and head == "share":
-                cells.append(Text(bar(section.shares[number], _BAR, ascii_only=ascii_only), style="blue"))
-        grid.add_row(*cells)
-    return grid
-
-
-def _plain(text: str, ascii_only: bool) -> str:
-    return text.replace("…", "~") if ascii_only else text
-
-
-def _html_table(section: _Section) -> str:
-    heads = "".join(f"<th>{escape(head)}</th>" for head in section.heads)
-    rows = "".join(
-        "<tr>"
-        + "".join(
-            f'<td style="text-align:{"left" if index < section.texts else "right"}">{escape(printable(text))}</td>'
-            for index, text in enumerate(row)
-        )
-        + "</tr>"
-        for row in section.rows
-    )
-    more = f"<p><small>{escape(section.more)}</small></p>" if section.more else ""
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{more}"
