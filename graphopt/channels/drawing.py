@@ -21,8 +21,8 @@ from graphopt.human import printable, shorten
 from graphopt.names import label, operator
 
 if TYPE_CHECKING:
+    from graphopt.channels.atoms import Mask
     from graphopt.channels.explanation import Channels, Explanation
-    from graphopt.channels.groups import Mask
 
 __all__ = ["COLORS", "LEGEND", "Arrow", "Box", "Picture", "explained", "picture", "to_dot"]
 
