@@ -48,6 +48,7 @@ passes: $(DEV) ## Regenerate passes/README.md
 	@$(BIN)/graphopt passes --markdown > $(VENV)/passes.md && mv $(VENV)/passes.md passes/README.md
 
 peers: $(DEV) ## Measure graphopt against other optimizers
+	@$(PIP) install -qq --upgrade 'pip>=25.1'
 	@$(PIP) install -qq --constraint constraints.txt --group peers
 	@$(BIN)/python tests/bench/peers.py
 

@@ -5,6 +5,7 @@ Operators that cut and join axes tie atoms to each other. What is tied to an ato
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -172,6 +173,16 @@ class Atoms:
         self._stays.update(dict.fromkeys(atoms.tolist(), freeze))
 
     # -- asking ------------------------------------------------------------------------------------------------------
+
+    def places(self, axis: Axis, number: int, atoms: Indices) -> Indices:
+        """The places of an axis that stand behind atoms of its free factor, ascending."""
+        tree = [find(leaf) for leaf in leaves(axis)]
+        at = tree.index(self._leaves[number])
+        sizes = [leaf.size if isinstance(leaf.size, int) else 1 for leaf in tree]
+        outer, size, stride = math.prod(sizes[:at]), sizes[at], math.prod(sizes[at + 1 :])
+        blocks = np.arange(outer)[:, None, None] * size + (atoms - self._base[number])[None, :, None]
+        places: Indices = (blocks * stride + np.arange(stride)).reshape(-1)
+        return places
 
     def kept(self, axis: Axis, gone: Mask) -> Indices | None:
         """The places of an axis that stay; ``None`` when all do, or when its size is symbolic."""

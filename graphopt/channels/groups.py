@@ -81,6 +81,11 @@ class Unit:
         return self._graph.members(self)
 
     @property
+    def weights(self) -> list[npt.NDArray[Any]]:
+        """Those slices themselves, read from the model now: what a measure of importance needs."""
+        return self._graph.weights(self)
+
+    @property
     def saving(self) -> Saving:
         """What its removal saves."""
         return self._graph.saving(self)
@@ -345,15 +350,34 @@ class ChannelGraph(Atoms):
     def members(self, unit: Unit) -> list[Member]:
         """The slices of constants that go with a unit."""
         atoms = self._atoms_of[unit.index]
-        mask = np.zeros(self._count, bool)
-        mask[atoms] = True
-        found: dict[tuple[str, int], set[int]] = {}
-        for number in np.unique(self._leaf_of[atoms]).tolist():
+        leaf_of = self._leaf_of[atoms]
+        found: dict[tuple[str, int], list[Indices]] = {}
+        for number in np.unique(leaf_of).tolist():
+            own = atoms[leaf_of == number]
             for use in self._uses[number]:
                 axis = (self.linker.constants.get(use.place) or self.linker.of(use.place.value) or ())[use.axis]
-                places = np.flatnonzero(mask[self.atoms(axis)])
-                found.setdefault((use.place.value.name or "", use.axis), set()).update(places.tolist())
-        return [Member(tensor, axis, tuple(sorted(places))) for (tensor, axis), places in found.items()]
+                found.setdefault((use.place.value.name or "", use.axis), []).append(self.places(axis, number, own))
+        return [
+            Member(tensor, axis, tuple(np.unique(np.concatenate(places)).tolist()))
+            for (tensor, axis), places in found.items()
+        ]
+
+    def weights(self, unit: Unit) -> list[npt.NDArray[Any]]:
+        """The slices of constants that go with a unit, read from the model now: what a measure of importance needs.
+
+        Weights that a node makes from their shape alone are left out.
+        """
+        slices = []
+        for member in self.members(unit):
+            tensor = self._tensors.get(member.tensor)
+            if tensor is not None:
+                slices.append(tensor.numpy().take(member.indices, member.axis))
+        return slices
+
+    @functools.cached_property
+    def _tensors(self) -> dict[str, ir.TensorProtocol]:
+        tensors = {place.value.name or "": self.linker.constant(place.value) for place in self.linker.constants}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def saving(self, unit: Unit) -> Saving:
         """What removing a unit alone saves, to first order."""

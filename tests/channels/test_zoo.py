@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import onnx
 import pytest
@@ -45,7 +46,7 @@ def test_the_zoo_is_large() -> None:
 
 
 @pytest.mark.parametrize("case", _cases())
-def test_half_of_each_group_goes(case: Case, record_property: pytest.RecordProperty) -> None:
+def test_half_of_each_group_goes(case: Case, record_property: Callable[[str, object], None]) -> None:
     model, graph = _graph(case)
     units = choose(graph, 0, 0.5)
     pruned = proto.to_proto(channels.remove(graph, units, check=False))
@@ -67,7 +68,7 @@ def test_half_of_each_group_goes(case: Case, record_property: pytest.RecordPrope
 
 
 @pytest.mark.parametrize("case", _cases())
-def test_any_choice_equals_the_masked_model(case: Case, record_property: pytest.RecordProperty) -> None:
+def test_any_choice_equals_the_masked_model(case: Case, record_property: Callable[[str, object], None]) -> None:
     model, graph = _graph(case)
     inputs = feeds(model)
     worst = 0.0
