@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ def optimize(
     strict: bool = False,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     inputs: str | Path | None = None,
+    mask: str | Path | None = None,
     provider: str = "cpu",
     seed: int = 0,
     time_limit: float = 600,
@@ -63,6 +65,8 @@ def optimize(
         strict: A pass that makes the result wrong is an error, not dropped; so is an original that cannot be run.
         input_shapes: Shapes of inputs to validate with, by input name.
         inputs: A file of inputs to validate with, instead of generated ones.
+        mask: A file that says which weights are zero (:func:`graphopt.channels.apply_mask`). It is applied before
+            everything, so the result is compared with the masked model.
         provider: Execution provider to validate on.
         seed: Of generated inputs.
         time_limit: Seconds that validation may take.
@@ -78,7 +82,7 @@ def optimize(
         The optimized model, of the kind that came in (a path gives an ``onnx_ir.Model``).
 
     Raises:
-        ModelError: The model or the inputs cannot be read.
+        ModelError: The model, the inputs or the mask cannot be read, or do not fit each other.
         UsageError: An unknown pass, preset, target or option.
         NotEquivalent: ``strict`` and the result differs, or no pass is to blame.
         LimitReached: Validation ran out of time or memory.
@@ -92,6 +96,8 @@ def optimize(
     if exact:
         chosen = [one for one in chosen if one.safety is Safety.EXACT]
     origin = Source.of(source, allow_loss=allow_loss)
+    if mask is not None:
+        origin = _masked(origin, Path(mask))
     with contextlib.ExitStack() as stack:
         verifier: Verifier | None = None
         if validate:
@@ -113,8 +119,19 @@ def optimize(
             )
         job = _Job(origin, platform, verifier, strict=strict, explain=explain, debug=debug, progress=progress)
         model, report = job.run(chosen)
+    if mask is not None:
+        report.notes.append(f"compared with the model under the mask {mask}")
     result = origin.give_back(model)
     return (result, report) if with_report else result
+
+
+def _masked(origin: Source, mask: Path) -> Source:
+    """The same model with weights zero, and what it is compared with too."""
+    from graphopt.channels.masks import put_mask
+
+    model = origin.read()
+    put_mask(model, mask)
+    return dataclasses.replace(Source.of(model), give_back=origin.give_back)
 
 
 def _as_pass(item: str | Pass | ir.passes.PassBase) -> str | Pass:

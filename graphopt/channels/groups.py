@@ -307,7 +307,8 @@ class ChannelGraph(Atoms):
             for axis in product.axes:
                 for leaf in map(find, leaves(axis)):
                     total *= leaf.size if isinstance(leaf.size, int) else 1
-                    numbers.append(self._number[leaf])
+                    if leaf in self._number:  # an axis of size 1 may be none of any tensor's
+                        numbers.append(self._number[leaf])
             for number in set(numbers):
                 found[number].append((total, (numbers.count(number),)))
         return found

@@ -23,10 +23,21 @@ from graphopt import runtime
 from graphopt.channels.axes import Axis, find, leaves
 from graphopt.channels.groups import ChannelGraph
 from graphopt.channels.linker import Axes, Link, Op, Place, Unlinkable
-from graphopt.channels.uniform import uniform
+from graphopt.channels.uniform import of_all, uniform
 from graphopt.errors import ModelError
 
-__all__ = ["Floats", "Lanes", "Rule", "Step", "nothing", "static"]
+__all__ = [
+    "Floats",
+    "Lanes",
+    "Rule",
+    "Step",
+    "carrying",
+    "nothing",
+    "same",
+    "static",
+    "with_settings",
+    "zero_only",
+]
 
 Floats = npt.NDArray[np.float64]
 """A number a lane, NaN where it is not known to be constant."""
@@ -90,7 +101,7 @@ class Lanes:
         if tensor is None:
             return math.nan
         if (value, None) not in self._constants:
-            self._constants[value, None] = uniform(tensor.numpy().reshape(1, -1), 0) if tensor.size else nothing(1)
+            self._constants[value, None] = of_all(tensor)
         return float(self._constants[value, None][0])
 
     def put(self, value: ir.Value, place: int, axis: Axis, lanes: Floats) -> None:
@@ -153,6 +164,10 @@ class Step(Op):
             raise Unlinkable(f"the shape that {self.node.op_type} gives is unknown")
         return axes
 
+    def upstream(self, node: ir.Node) -> Step:
+        """Another node that has been seen already."""
+        return Step(self._lanes, node)
+
     @property
     def links(self) -> Sequence[Link]:
         """Which elements this node ties together."""
@@ -166,6 +181,13 @@ class Step(Op):
         if not self._lanes.is_open(axis):
             return nothing(math.prod(_sizes(axis)))
         return self._lanes.of(self.value(index), place, axis)
+
+    def lanes_of(self, value: ir.Value, place: int) -> Floats:
+        """The lanes of an axis of a value that a branch gives."""
+        axes = self.linker.axes.get(value)
+        if axes is None or not self._lanes.is_open(axes[place]):
+            return nothing(1)
+        return self._lanes.of(value, place, axes[place])
 
     def any_known(self, index: int) -> bool:
         """Whether anything is known of a computed input; of constants something always may be."""
@@ -256,3 +278,23 @@ def _spread(lanes: Floats, before: Sequence[Axis], after: Sequence[Axis], shared
 
 Rule = Callable[[Step], None]
 """Says what the lanes of the outputs of an operator are."""
+
+
+def same(lanes: Floats) -> Floats:
+    """Lanes stay what they are."""
+    return lanes
+
+
+def zero_only(lanes: Floats) -> Floats:
+    """Lanes of zeros stay zero; of others nothing is known."""
+    return np.where(lanes == 0, 0.0, np.nan)
+
+
+def carrying(function: Callable[[Floats], Floats]) -> Rule:
+    """The rule that applies a function to the lanes of each axis that the output has of the first input."""
+    return lambda step: step.carry(function)
+
+
+def with_settings(function: Callable[..., None], *settings: int) -> Rule:
+    """A rule of a function that takes settings besides."""
+    return lambda step: function(step, *settings)

@@ -13,12 +13,13 @@ import onnx_ir as ir
 from graphopt import walk
 from graphopt.analysis import constants
 
-__all__ = ["has_zero_slices", "uniform"]
+__all__ = ["has_zero_slices", "of_all", "uniform"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
-_PROBES = (2, 64)  # elements of a slice that are looked at before all of them
+# Where, as fractions of each axis, elements of a slice are looked at before all of them.
+_PROBES = tuple(np.random.default_rng(0).random((8, count)) for count in (2, 64))
 _CHUNK = 1 << 22  # elements
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 _INTEGERS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32, ir.DataType.INT64})
@@ -33,23 +34,28 @@ def uniform(tensor: ir.TensorProtocol | Array, axis: int) -> Floats:
         if tensor.dtype not in _FLOATS | _INTEGERS:
             return np.full(tensor.shape.numpy()[axis], np.nan)
         tensor = tensor.numpy()
-    slices = np.moveaxis(tensor, axis, 0)
+    slices = tensor.swapaxes(axis, 0)
     others = slices.shape[1:]
     if not slices.size:
         return np.full(len(slices), np.nan)
-    first = slices[(slice(None), *[0] * len(others))]
+    first = _firsts(slices, 0)
     left = np.arange(len(slices))
     if math.prod(others) > 1:
-        random = np.random.default_rng(0)
-        for count in _PROBES:
-            probes = [random.integers(0, size, count) for size in others]
-            found = slices[(left[:, None], *probes)]
-            left = left[(found == first[left, None]).all(axis=1)]
-        left = left[[bool(_is_all(slices[place], first[place])) for place in left]]
+        for some in _PROBES:
+            probes = [(some[place % len(some)] * size).astype(np.int64) for place, size in enumerate(others)]
+            left = left[(slices[(left[:, None], *probes)] == first[left, None]).all(axis=1)]
+        left = left[[bool(_is_all(slices[place], first[place])) for place in left.tolist()]]
     result = np.full(len(slices), np.nan)
-    result[left] = first[left].astype(np.float64)
-    result[~np.isfinite(result)] = np.nan
+    numbers = first[left].astype(np.float64)
+    result[left] = np.where(np.isfinite(numbers), numbers, np.nan)
     return result
+
+
+def of_all(tensor: ir.TensorProtocol) -> Floats:
+    """The number that all elements are, ``(1,)``; NaN where they differ."""
+    if tensor.dtype not in _FLOATS | _INTEGERS or not tensor.size:
+        return np.full(1, np.nan)
+    return uniform(tensor.numpy().reshape(1, -1), 0)
 
 
 def _is_all(part: Array, number: Any) -> bool:
@@ -61,7 +67,9 @@ def _is_all(part: Array, number: Any) -> bool:
 
 
 _WEIGHTS: Mapping[str, Sequence[int]] = {
-    **dict.fromkeys(("Conv", "ConvTranspose", "ConvInteger", "Gemm", "MatMulInteger", "com.microsoft::Attention"), (1,)),
+    **dict.fromkeys(
+        ("Conv", "ConvTranspose", "ConvInteger", "Gemm", "MatMulInteger", "com.microsoft::Attention"), (1,)
+    ),
     **dict.fromkeys(("MatMul", "com.microsoft::FusedMatMul"), (0, 1)),
     **dict.fromkeys(("QLinearConv", "QLinearMatMul"), (3,)),
     **dict.fromkeys(("GRU", "LSTM", "RNN"), (1, 2)),
@@ -109,9 +117,15 @@ def _is_suspect(tensor: ir.TensorProtocol, op_type: str) -> bool:
         axes = [axis for axis in range(1, len(shape)) if shape[axis] > 1]
     else:
         axes = [axis for axis, size in enumerate(shape) if size > 1]
-    quantized = tensor.dtype in _INTEGERS
-    for axis in axes:
-        found = uniform(tensor, axis)
-        if (np.isfinite(found) if quantized and len(shape) > 1 else found == 0).any():
-            return True
-    return False
+    if tensor.dtype in _INTEGERS and len(shape) > 1:  # zero is what the zero point says
+        return any(np.isfinite(uniform(tensor, axis)).any() for axis in axes)
+    array = tensor.numpy()
+    # Most weights are done with after one element of each slice.
+    return any(not _firsts(array, axis).all() and (uniform(array, axis) == 0).any() for axis in axes)
+
+
+def _firsts(array: Array, axis: int) -> Array:
+    """The first element of each slice."""
+    corner: Any = [slice(None) if place == axis else 0 for place in range(array.ndim)]
+    firsts: Array = array[tuple(corner)]
+    return firsts

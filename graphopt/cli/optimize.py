@@ -28,6 +28,12 @@ __all__ = ["command"]
     help="Passes or presets to run, comma-separated; options as fold-constants:max-bytes=4096. Repeatable.",
 )
 @click.option("--skip", multiple=True, callback=options.names, metavar="NAME", help="Passes to leave out. Repeatable.")
+@click.option(
+    "--mask",
+    type=options.MODEL,
+    metavar="FILE",
+    help="Weights to take for zero, .npz or .json; the result is compared with the masked model.",
+)
 @click.option("--exact", is_flag=True, help="Only passes that change no bit of any result.")
 @click.option(
     "--target",

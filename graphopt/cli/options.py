@@ -13,6 +13,7 @@ from graphopt.pipeline import spec
 
 __all__ = [
     "CUSTOM_OPS",
+    "GRANULARITY",
     "MODEL",
     "OUTPUT",
     "SHAPE",
@@ -75,6 +76,13 @@ SHAPE = click.option(
     multiple=True,
     callback=_gather,
     help="Concrete shape of an input, for example x:1,3,224,224. Repeatable.",
+)
+GRANULARITY = click.option(
+    "--granularity",
+    type=click.Choice(["heads", "head-dim"]),
+    default="heads",
+    show_default=True,
+    help="What of attention is free: whole heads, or a channel of all heads alike.",
 )
 _SEED = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of generated inputs.")
 _FEEDS = click.option("--inputs", type=MODEL, metavar="NPZ", help="Run on these inputs, not on generated ones.")

@@ -22,7 +22,7 @@ from graphopt.verify import dims
 if TYPE_CHECKING:
     from graphopt.verify.feeds import Feeds, Input, Plan
 
-__all__ = ["read"]
+__all__ = ["load_arrays", "read"]
 
 Array = np.ndarray[Any, Any]
 
@@ -34,7 +34,7 @@ def read(source: Path | Sequence[Path], plan: Plan, *, with_truth: bool) -> Iter
         ModelError: A file cannot be read, lacks an input, has a stranger, or an array of the wrong dtype or shape.
     """
     for path in _files(source):
-        arrays = _load(path)
+        arrays = load_arrays(path)
         names = {entry.name for entry in plan.inputs}
         truth = arrays.pop("y", None) if "y" not in names else None
         if with_truth and truth is None:
@@ -54,11 +54,16 @@ def _files(source: Path | Sequence[Path]) -> list[Path]:
     return files
 
 
-def _load(path: Path) -> dict[str, Array]:
+def load_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of an ``.npz`` file.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ModelError(f"{path}: not an .npz file", hint="Save it with numpy.savez(path, input_name=array).")
+            raise ModelError(f"{path}: not an .npz file", hint="Save it with numpy.savez(path, name=array).")
         with archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error) as error:

@@ -43,6 +43,7 @@ CATALOGUE: dict[str, Entry] = {
     "fuse-matmul-add": _entry("FuseMatMulAdd", "fuse_matmul_add", _NUMERIC),
     "convert-pow": _entry("ConvertPow", "convert_pow", _NUMERIC),
     "convert-div-to-mul": _entry("ConvertDivToMul", "convert_div_to_mul", _NUMERIC),
+    "remove-dead-channels": _entry("RemoveDeadChannels", "remove_dead_channels", _NUMERIC),
     "deduplicate-initializers": _entry("DeduplicateInitializers", "deduplicate_initializers", _EXACT),
     "eliminate-common-subexpressions": _entry(
         "EliminateCommonSubexpressions", "eliminate_common_subexpressions", _EXACT
