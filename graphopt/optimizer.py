@@ -127,7 +127,7 @@ def optimize(
 
 def _masked(origin: Source, mask: Path) -> Source:
     """The same model with weights zero, and what it is compared with too."""
-    from graphopt.channels.masks import put_mask
+    from graphopt.channels.liveness.masks import put_mask
 
     model = origin.read()
     put_mask(model, mask)

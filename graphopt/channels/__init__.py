@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphopt.channels.analysis import analyze, mask, remove
-    from graphopt.channels.explanation import Explanation, explain
+    from graphopt.channels.explaining.explanation import Explanation, explain
     from graphopt.channels.groups import ChannelGraph, Frozen, Group, Member, Saving, Unit
-    from graphopt.channels.masks import apply_mask
+    from graphopt.channels.liveness.masks import apply_mask
 
 __all__ = [
     "ChannelGraph",
@@ -33,8 +33,8 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(("analyze", "mask", "remove"), "graphopt.channels.analysis"),
-    "apply_mask": "graphopt.channels.masks",
-    **dict.fromkeys(("Explanation", "explain"), "graphopt.channels.explanation"),
+    "apply_mask": "graphopt.channels.liveness.masks",
+    **dict.fromkeys(("Explanation", "explain"), "graphopt.channels.explaining.explanation"),
     **dict.fromkeys(("ChannelGraph", "Frozen", "Group", "Member", "Saving", "Unit"), "graphopt.channels.groups"),
 }
 

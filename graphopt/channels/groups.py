@@ -25,8 +25,8 @@ from graphopt.names import label
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from graphopt.channels.index import Index
-    from graphopt.channels.savings import Savings
+    from graphopt.channels.explaining.index import Index
+    from graphopt.channels.explaining.savings import Savings
 
 __all__ = ["ChannelGraph", "Frozen", "Group", "Member", "Saving", "Unit"]
 
@@ -131,14 +131,14 @@ class Group:
         return self.units[0].graph
 
     def to_dot(self, removed: Iterable[Unit] | None = None) -> str:
-        """Graphviz text of the group in its graph; see :func:`graphopt.channels.drawing.picture`."""
-        from graphopt.channels import drawing
+        """Graphviz text of the group in its graph; see :func:`graphopt.channels.explaining.drawing.picture`."""
+        from graphopt.channels.explaining import drawing
 
         return drawing.to_dot(drawing.picture(self, removed))
 
     def to_svg(self, removed: Iterable[Unit] | None = None) -> str:
-        """The group in its graph as a picture; see :func:`graphopt.channels.drawing.picture`."""
-        from graphopt.channels import drawing, svg
+        """The group in its graph as a picture; see :func:`graphopt.channels.explaining.drawing.picture`."""
+        from graphopt.channels.explaining import drawing, svg
 
         return svg.to_svg(drawing.picture(self, removed))
 
@@ -429,14 +429,14 @@ class ChannelGraph(Atoms):
     @functools.cached_property
     def index(self) -> Index:
         """Where everything is; made when first asked for."""
-        from graphopt.channels.index import Index
+        from graphopt.channels.explaining.index import Index
 
         return Index(self)
 
     @functools.cached_property
     def savings(self) -> Savings:
         """What units save together; made when first asked for."""
-        from graphopt.channels.savings import Savings
+        from graphopt.channels.explaining.savings import Savings
 
         return Savings(self)
 
@@ -449,18 +449,18 @@ class ChannelGraph(Atoms):
         return self._lane(number, 1)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from graphopt.channels import render
+        from graphopt.channels.explaining import render
 
         yield from render.overview(self, options)
 
     def _repr_html_(self) -> str:
-        from graphopt.channels import render
+        from graphopt.channels.explaining import render
 
         return render.overview_html(self)
 
     def to_dict(self) -> Mapping[str, object]:
-        """Groups and what is frozen, as plain data for JSON; :mod:`graphopt.channels.data` documents it."""
-        from graphopt.channels import data
+        """Groups and what is frozen, as plain data for JSON; :mod:`graphopt.channels.explaining.data` documents it."""
+        from graphopt.channels.explaining import data
 
         return data.of_graph(self)
 

@@ -6,8 +6,8 @@ import dataclasses
 
 import onnx_ir as ir
 
-from graphopt.channels.liveness import remove_dead
-from graphopt.channels.uniform import has_zero_slices
+from graphopt.channels.liveness.dead import remove_dead
+from graphopt.channels.liveness.uniform import has_zero_slices
 from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
 
 __all__ = ["RemoveDeadChannels"]

@@ -110,7 +110,7 @@ def llama(
         x = decoder.layer(f"layer{layer}", x, hidden, kv_heads * size, inner)
     x = decoder.op("normed", "RMSNormalization", x, decoder.weight("norm", hidden), axis=-1)
     decoder.op("logits", "MatMul", x, decoder.weight("head", hidden, vocabulary))
-    floats = {"cos": ["S", size], "sin": ["S", size]}
+    floats: dict[str, list[str | int | None]] = {"cos": ["S", size], "sin": ["S", size]}
     inputs = [helper.make_tensor_value_info("ids", TensorProto.INT64, ["N", "S"])]
     inputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in floats.items()]
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", "S", vocabulary])]

@@ -11,9 +11,10 @@ from channels.examples import attention, residual, weights
 from harness import parse
 
 from graphopt import channels
-from graphopt.channels import ChannelGraph, drawing, explain
-from graphopt.channels.layout import arrange
-from graphopt.channels.svg import to_svg
+from graphopt.channels import ChannelGraph, explain
+from graphopt.channels.explaining import drawing
+from graphopt.channels.explaining.layout import arrange
+from graphopt.channels.explaining.svg import to_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "a<b> & \"c\" 'd' \\ {e|f} \x00\n ]]> é 日本" + "x" * 300

@@ -20,8 +20,10 @@ from zoo.checks import distance, feeds, parameters, run
 
 import graphopt
 from graphopt import channels, collector, proto
-from graphopt.channels import ChannelGraph, Unit, linker, liveness, uniform
+from graphopt.channels import ChannelGraph, Unit, linker
 from graphopt.channels.linker import Place
+from graphopt.channels.liveness import dead as liveness
+from graphopt.channels.liveness import uniform
 from graphopt.channels.slicing import constants_of
 from graphopt.cli.main import main
 from graphopt.errors import ExitCode, ModelError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +39,7 @@ class _Network:
         return name
 
     def floats(self, *shape: int, around: float = 0.0) -> str:
-        scale = 1 / max(1.0, np.prod(shape[1:])) ** 0.5 if len(shape) > 1 else 0.3
+        scale = 1 / max(1, math.prod(shape[1:])) ** 0.5 if len(shape) > 1 else 0.3
         return self.weight((around + scale * self.random.standard_normal(shape)).astype(np.float32))
 
     def affine(self, width: int) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphopt.channels.lanes import Rule, Step
+from graphopt.channels.liveness.lanes import Rule, Step
 
 __all__ = ["TABLE"]
 

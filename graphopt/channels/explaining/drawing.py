@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from graphopt.channels.explaining.index import Strand
+from graphopt.channels.explaining.ties import is_layer, shape
 from graphopt.channels.groups import Group, Unit
-from graphopt.channels.index import Strand
-from graphopt.channels.ties import is_layer, shape
 from graphopt.human import printable, shorten
 from graphopt.names import label, operator
 
 if TYPE_CHECKING:
     from graphopt.channels.atoms import Mask
-    from graphopt.channels.explanation import Channels, Explanation
+    from graphopt.channels.explaining.explanation import Channels, Explanation
 
 __all__ = ["COLORS", "LEGEND", "Arrow", "Box", "Picture", "explained", "picture", "to_dot"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphopt.channels.lane_rules.linear import pads_nothing
-from graphopt.channels.lanes import Rule, Step, carrying, same, zero_only
+from graphopt.channels.liveness.lanes import Rule, Step, carrying, same, zero_only
+from graphopt.channels.liveness.rules.linear import pads_nothing
 
 __all__ = ["TABLE"]
 

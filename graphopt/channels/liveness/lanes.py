@@ -23,7 +23,7 @@ from graphopt import runtime
 from graphopt.channels.axes import Axis, find, leaves
 from graphopt.channels.groups import ChannelGraph
 from graphopt.channels.linker import Axes, Link, Op, Place, Unlinkable
-from graphopt.channels.uniform import of_all, uniform
+from graphopt.channels.liveness.uniform import of_all, uniform
 from graphopt.errors import ModelError
 
 __all__ = [
@@ -62,7 +62,7 @@ class Lanes:
     """
 
     def __init__(self, graph: ChannelGraph) -> None:
-        from graphopt.channels.lane_rules import RULES
+        from graphopt.channels.liveness.rules import RULES
 
         self.graph = graph
         self.links: Mapping[ir.Node, list[Link]] = collections.defaultdict(list)

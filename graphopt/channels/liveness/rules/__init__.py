@@ -6,8 +6,8 @@ must never claim a lane to be constant that may vary, also at the borders of an 
 
 from __future__ import annotations
 
-from graphopt.channels.lane_rules import attention, elementwise, linear, movement, norm, quantized, recurrent
-from graphopt.channels.lanes import Rule
+from graphopt.channels.liveness.lanes import Rule
+from graphopt.channels.liveness.rules import attention, elementwise, linear, movement, norm, quantized, recurrent
 
 __all__ = ["RULES"]
 

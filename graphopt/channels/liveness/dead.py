@@ -15,14 +15,14 @@ import onnx_ir as ir
 
 from graphopt.channels.atoms import GRANULARITIES
 from graphopt.channels.axes import Axis, find, leaves
-from graphopt.channels.folding import Fold, takes_constants
 from graphopt.channels.groups import ChannelGraph
-from graphopt.channels.lane_rules.linear import grouped_inputs, is_zero
-from graphopt.channels.lanes import Floats, Lanes, Step
 from graphopt.channels.linker import Linker, Sum
+from graphopt.channels.liveness.folding import Fold, takes_constants
+from graphopt.channels.liveness.lanes import Floats, Lanes, Step
+from graphopt.channels.liveness.rules.linear import grouped_inputs, is_zero
+from graphopt.channels.liveness.uniform import uniform
 from graphopt.channels.rules import elementwise, linear, movement, norm
 from graphopt.channels.slicing import carve
-from graphopt.channels.uniform import uniform
 from graphopt.channels.workpiece import Workpiece
 
 __all__ = ["Dead", "bury", "dead_units", "remove_dead"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from graphopt.channels.lanes import Floats, Rule, Step, nothing, with_settings
-from graphopt.channels.uniform import uniform
+from graphopt.channels.liveness.lanes import Floats, Rule, Step, nothing, with_settings
+from graphopt.channels.liveness.uniform import uniform
 
 __all__ = ["TABLE", "grouped_inputs", "is_zero", "pads_nothing"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphopt.channels.lanes import Floats, Rule, Step
+from graphopt.channels.liveness.lanes import Floats, Rule, Step
 
 __all__ = ["TABLE"]
 

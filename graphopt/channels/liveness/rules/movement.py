@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from graphopt.channels.lanes import Floats, Rule, Step, carrying, nothing, same, zero_only
+from graphopt.channels.liveness.lanes import Floats, Rule, Step, carrying, nothing, same, zero_only
 
 __all__ = ["TABLE"]
 

@@ -12,9 +12,9 @@ import onnx_ir as ir
 
 from graphopt import walk
 from graphopt.channels.axes import leaves
+from graphopt.channels.explaining.index import Slice, Strand
+from graphopt.channels.explaining.ties import Cause, Piece, Tie, cause, is_layer, piece, role, tie
 from graphopt.channels.groups import ChannelGraph, Group, Saving
-from graphopt.channels.index import Slice, Strand
-from graphopt.channels.ties import Cause, Piece, Tie, cause, is_layer, piece, role, tie
 from graphopt.errors import UsageError
 from graphopt.names import label, operator
 
@@ -74,8 +74,8 @@ class Explanation:
     node: ir.Node | None = dataclasses.field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; :mod:`graphopt.channels.data` documents it."""
-        from graphopt.channels import data
+        """Plain data for JSON; :mod:`graphopt.channels.explaining.data` documents it."""
+        from graphopt.channels.explaining import data
 
         return data.of_explanation(self)
 
@@ -88,13 +88,13 @@ class Explanation:
         Raises:
             UsageError: There is no such part.
         """
-        from graphopt.channels import drawing, svg
+        from graphopt.channels.explaining import drawing, svg
 
         return svg.to_svg(drawing.explained(self, self._part(part)))
 
     def to_dot(self, part: int = 1) -> str:
         """The same as Graphviz text."""
-        from graphopt.channels import drawing
+        from graphopt.channels.explaining import drawing
 
         return drawing.to_dot(drawing.explained(self, self._part(part)))
 
@@ -106,12 +106,12 @@ class Explanation:
         return self.channels[part - 1]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from graphopt.channels import render
+        from graphopt.channels.explaining import render
 
         yield from render.explanation(self, options)
 
     def _repr_html_(self) -> str:
-        from graphopt.channels import render
+        from graphopt.channels.explaining import render
 
         return render.explanation_html(self)
 

@@ -57,14 +57,14 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from graphopt.channels.ties import layers_of
-from graphopt.channels.wording import plain
+from graphopt.channels.explaining.ties import layers_of
+from graphopt.channels.explaining.wording import plain
 from graphopt.names import label, operator
 
 if TYPE_CHECKING:
-    from graphopt.channels.explanation import Channels, Explanation
+    from graphopt.channels.explaining.explanation import Channels, Explanation
+    from graphopt.channels.explaining.ties import Piece
     from graphopt.channels.groups import ChannelGraph, Frozen, Group, Saving
-    from graphopt.channels.ties import Piece
 
 __all__ = ["of_explanation", "of_graph"]
 

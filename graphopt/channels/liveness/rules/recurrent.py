@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphopt.channels.lanes import Rule, Step, with_settings
+from graphopt.channels.liveness.lanes import Rule, Step, with_settings
+from graphopt.channels.liveness.uniform import uniform
 from graphopt.channels.rules.recurrent import stays_zero
-from graphopt.channels.uniform import uniform
 
 __all__ = ["TABLE"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.channels.lanes import Floats, Rule, Step, carrying, same, zero_only
+from graphopt.channels.liveness.lanes import Floats, Rule, Step, carrying, same, zero_only
 
 __all__ = ["TABLE"]
 

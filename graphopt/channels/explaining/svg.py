@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from graphopt.channels.drawing import COLORS, LEGEND, Box, Picture
-from graphopt.channels.layout import arrange
+from graphopt.channels.explaining.drawing import COLORS, LEGEND, Box, Picture
+from graphopt.channels.explaining.layout import arrange
 from graphopt.human import printable, shorten
 
 __all__ = ["to_svg"]

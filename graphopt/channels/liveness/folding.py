@@ -11,9 +11,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphopt.channels.groups import ChannelGraph
-from graphopt.channels.lane_rules.linear import pads_nothing
-from graphopt.channels.lanes import Floats, Step
 from graphopt.channels.linker import Sum
+from graphopt.channels.liveness.lanes import Floats, Step
+from graphopt.channels.liveness.rules.linear import pads_nothing
 from graphopt.channels.workpiece import Workpiece
 
 __all__ = ["Fold", "takes_constants"]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from graphopt.channels.explaining.ties import layers_of
 from graphopt.channels.groups import Saving
-from graphopt.channels.ties import layers_of
 from graphopt.human import byte_size, count, percent, printable, shorten, shorten_all
 from graphopt.names import label, operator
 from graphopt.sections import NARROW, Section, html_table, plain, table
@@ -19,9 +19,9 @@ from graphopt.sections import NARROW, Section, html_table, plain, table
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType
 
-    from graphopt.channels.explanation import Channels, Explanation
+    from graphopt.channels.explaining.explanation import Channels, Explanation
+    from graphopt.channels.explaining.ties import Piece, Tie
     from graphopt.channels.groups import ChannelGraph, Frozen, Group
-    from graphopt.channels.ties import Piece, Tie
 
 __all__ = ["explanation", "explanation_html", "overview", "overview_html"]
 
