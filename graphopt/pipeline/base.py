@@ -99,7 +99,13 @@ class RulePass(Pass):
 
 
 class GraphPass(Pass):
-    """A pass that needs the whole graph at once and owns its mutation."""
+    """A pass that needs the whole graph at once and owns its mutation.
+
+    Attributes:
+        late: Run it only once nothing else changes the model any more: for what is costly to find out.
+    """
+
+    late: ClassVar[bool] = False
 
     @abc.abstractmethod
     def run(self, model: ir.Model, context: Context) -> Outcome:

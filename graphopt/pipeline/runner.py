@@ -46,7 +46,8 @@ def run(
     """Rewrites ``model`` in place.
 
     All rule passes share one driver, placed where the first of them stands; whole-graph passes run in the order
-    given. The sequence is repeated while anything changes, and then looks only at what did.
+    given. The sequence is repeated while anything changes, and then looks only at what did; late passes wait until
+    nothing else does.
 
     Args:
         model: The model to change.
@@ -68,7 +69,7 @@ def run(
             stats.rounds += 1
             before = changes
             for index, stage in enumerate(stages):
-                if last_change[index] == changes:
+                if last_change[index] == changes or (changes != before and isinstance(stage, GraphPass) and stage.late):
                     continue
                 name = "rules" if isinstance(stage, Driver) else stage.name
                 if progress is not None:

@@ -43,6 +43,7 @@ class RemoveDeadChannels(GraphPass):
 
     name = "remove-dead-channels"
     safety = Safety.NUMERIC
+    late = True
 
     def run(self, model: ir.Model, context: Context) -> Outcome:
         if model.functions or not has_zero_slices(model):
