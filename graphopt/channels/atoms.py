@@ -80,15 +80,15 @@ class Atoms:
                     self._trees.append([find(leaf) for leaf in leaves(root)])
 
     def _freeze_unrelated(self) -> None:
-        """An axis that no computed tensor has is none that a rule has looked at."""
+        """An axis that only constants have is none that a rule has looked at."""
         related: set[Axis] = set()
         for value, axes in self.linker.axes.items():
-            if value.producer() is not None and self.linker.constant(value) is None:
+            if self.linker.constant(value) is None:
                 for axis in axes or ():
                     related.update(map(find, leaves(axis)))
         for leaf in self._leaves:
             if leaf not in related and leaf.frozen is None:
-                leaf.frozen = Freeze(None, "no computed tensor has it")
+                leaf.frozen = Freeze(None, "only constants have it")
 
     def _is_free(self, leaf: Axis) -> bool:
         return leaf.frozen is None and isinstance(leaf.size, int) and leaf.size > 1

@@ -84,13 +84,13 @@ class Fit:
         rank = np.zeros(axis.size if isinstance(axis.size, int) else 0, np.int64)
         kept = self.kept(axis)
         rank[kept] = np.arange(len(kept))
-        moved: npt.NDArray[np.int64] = rank[places]
+        moved: npt.NDArray[np.int64] = np.asarray(rank[places])
         return moved
 
     def ratio(self, axes: Iterable[Axis]) -> float:
         """What share of the lanes of these axes together is left."""
-        before, after = zip(*map(self._ratio, axes), strict=True)
-        return float(math.prod(after) / math.prod(before))
+        ratios = [self._ratio(axis) for axis in axes]
+        return math.prod(after for _, after in ratios) / math.prod(before for before, _ in ratios)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -114,6 +114,9 @@ class Fit:
             axes: The axes that it tells the sizes of, in order.
             inferable: Whether -1 stands for what is left over, and 0 for what it was (Reshape).
         """
+        count = self._graph.linker.shapes.of(self.op.value(index))
+        if count is not None and isinstance(count[0], int) and count[0] < len(axes):
+            axes = axes[len(axes) - count[0] :]  # Expand leaves out the outer ones
         changed = [self.changed(axis) for axis in axes]
         if not any(changed):
             return

@@ -124,7 +124,7 @@ class Linker:
         nodes: Every node, those nested in another before it.
     """
 
-    def __init__(self, model: ir.Model, *, allow_interface: Callable[[str], bool] = lambda _: False) -> None:
+    def __init__(self, model: ir.Model, *, may_shrink: Callable[[str], bool] = lambda _: False) -> None:
         self.model = model
         self.shapes = Shapes(model, believe_declared=True)
         self.axes: dict[ir.Value, Axes | None] = {}
@@ -139,7 +139,7 @@ class Linker:
         self.generated: list[ir.Value] = []
         self.nodes: list[ir.Node] = []
         self._fixed = initializer_inputs_are_fixed(model)
-        self._allow_interface = allow_interface
+        self._may_shrink = may_shrink
         self._opsets: dict[ir.Graph | None, int] = {}
         self._run()
 
@@ -161,7 +161,7 @@ class Linker:
             self._boundary(value, "it is part of the model's output")
 
     def _boundary(self, value: ir.Value, reason: str) -> None:
-        if not self._allow_interface(value.name or ""):
+        if not self._may_shrink(value.name or ""):
             for axis in self.of(value) or ():
                 freeze(axis, None, reason)
 
@@ -392,6 +392,8 @@ class Op:
         if self.is_constant(index):
             self.axes(index)
             value = self.value(point) if point is not None and self.has(point) else None
+            if value is not None and self.linker.constant(value) is None:
+                raise Unlinkable(f"{self.node.op_type} with a zero point that is computed has no rule")
             self.linker.zero_points[self.place(index)] = ZeroPoint(value, axis)
 
     def link(self, a: Axis, a_indices: Indices, b: Axis | None, b_indices: Indices | None = None) -> None:
@@ -417,6 +419,13 @@ class Op:
         self.linker.zero[value] = (zero,) * len(axes) if isinstance(zero, bool) else tuple(zero)
         self._done.add(output)
 
+    def uses(self, output: int) -> bool:
+        """Whether anything reads an output."""
+        if output >= len(self.node.outputs):
+            return False
+        value = self.node.outputs[output]
+        return bool(value.uses()) or value.is_graph_output()
+
     def freeze_all(self, reason: str) -> None:
         """Everything that the node reads or gives keeps its size."""
         for value in self.node.inputs:
@@ -433,7 +442,9 @@ class Op:
             self._done.update(range(len(self.node.outputs)))
 
     def finish(self) -> None:
-        """What the rule said nothing of keeps its size: sizes and pads among the inputs, rare outputs."""
+        """What the rule said nothing of keeps its size: sizes and pads among the inputs, rare outputs and their source."""
+        if any(self.uses(index) for index in range(len(self.node.outputs)) if index not in self._done):
+            self.freeze_all(f"{self.node.op_type} gives an output of fixed size")
         for index, value in enumerate(self.node.inputs):
             if value is not None and index not in self._seen:
                 for axis in self.linker.of(value) or ():

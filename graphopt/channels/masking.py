@@ -25,8 +25,6 @@ __all__ = ["cover"]
 Gone = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
 
-_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
-
 
 def cover(graph: ChannelGraph, gone: Gone) -> ir.Model:
     """A copy of the graph's model in which the atoms ``gone`` count for nothing."""
@@ -49,7 +47,7 @@ def _zero(graph: ChannelGraph, gone: Gone, workpiece: Workpiece, place: Place, a
     tensor = graph.linker.constant(place.value)
     assert tensor is not None
     point = graph.linker.zero_points.get(place)
-    if tensor.dtype not in _FLOATS and point is None:
+    if tensor.dtype is ir.DataType.STRING:
         return
     kept = [graph.kept(axis, gone) for axis in axes]
     if all(one is None for one in kept):
@@ -82,7 +80,7 @@ def _zero_generated(graph: ChannelGraph, gone: Gone, workpiece: Workpiece, value
     dtype = graph.linker.shapes.dtype(value)
     for place, axis in enumerate(axes):
         kept = graph.kept(axis, gone)
-        if kept is None or dtype not in _FLOATS:
+        if kept is None or dtype is None:
             continue
         assert isinstance(axis.size, int)
         mask = np.zeros(axis.size, dtype.numpy())

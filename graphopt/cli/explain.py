@@ -15,7 +15,7 @@ __all__ = ["command"]
 @click.command("explain")
 @click.argument("model", type=options.MODEL)
 @click.argument("node")
-@options.GRANULARITY
+@options.channels
 @click.option("--svg", type=options.OUTPUT, metavar="FILE", help="Draw the group in its graph.")
 @click.option("--dot", type=options.OUTPUT, metavar="FILE", help="The same as Graphviz text.")
 @click.option(
@@ -27,6 +27,7 @@ def command(
     node: str,
     *,
     granularity: str,
+    allow_interface: list[str],
     svg: Path | None,
     dot: Path | None,
     part: int,
@@ -45,7 +46,8 @@ def command(
             io.check_target(target)
     terminal = Terminal(as_json=as_json, quiet=quiet, verbose=verbose)
     with terminal.progress("analyze"):
-        explanation = channels.explain(channels.analyze(model, granularity=granularity), node)
+        graph = channels.analyze(model, granularity=granularity, allow_interface=allow_interface)
+        explanation = channels.explain(graph, node)
     drawings = [
         (target, draw(part))
         for target, draw in ((svg, explanation.to_svg), (dot, explanation.to_dot))

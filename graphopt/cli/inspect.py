@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,7 +18,7 @@ __all__ = ["command"]
 @click.argument("model", type=options.MODEL)
 @options.SHAPE
 @click.option("--groups", is_flag=True, help="Instead: which channels and heads can be removed, and what that saves.")
-@options.GRANULARITY
+@options.channels
 @options.reporting
 @click.pass_context
 def command(
@@ -27,6 +28,7 @@ def command(
     shapes: options.Shapes,
     groups: bool,
     granularity: str,
+    allow_interface: list[str],
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -34,10 +36,15 @@ def command(
     """Say what MODEL is made of: inputs and outputs, operators, parameters, cost, dtypes, largest tensors."""
     terminal = Terminal(as_json=as_json, quiet=quiet, verbose=verbose)
     if groups:
-        _show_groups(terminal, model, shapes, granularity)
+        if shapes:
+            raise UsageError(
+                "--input-shape says nothing to --groups", hint="Leave it out: channels do not depend on it."
+            )
+        _show_groups(terminal, model, granularity=granularity, allow_interface=allow_interface)
         return
-    if context.get_parameter_source("granularity") is not click.core.ParameterSource.DEFAULT:
-        raise UsageError("--granularity says nothing without --groups", hint="Add --groups.")
+    for name in ("granularity", "allow_interface"):
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+            raise UsageError(f"--{name.replace('_', '-')} says nothing without --groups", hint="Add --groups.")
     from graphopt.inspect import inspect
 
     with terminal.progress("inspect"):
@@ -46,13 +53,11 @@ def command(
     terminal.result(inspection.to_dict())
 
 
-def _show_groups(terminal: Terminal, model: Path, shapes: options.Shapes, granularity: str) -> None:
+def _show_groups(terminal: Terminal, model: Path, **choices: Any) -> None:
     from graphopt import channels
 
-    if shapes:
-        raise UsageError("--input-shape says nothing to --groups", hint="Channels do not depend on it; leave it out.")
     with terminal.progress("analyze"):
-        graph = channels.analyze(model, granularity=granularity)
+        graph = channels.analyze(model, **choices)
         data = graph.to_dict()
     terminal.show(graph)
     terminal.result(data)

@@ -13,11 +13,11 @@ from graphopt.pipeline import spec
 
 __all__ = [
     "CUSTOM_OPS",
-    "GRANULARITY",
     "MODEL",
     "OUTPUT",
     "SHAPE",
     "Shapes",
+    "channels",
     "names",
     "one_output",
     "reporting",
@@ -77,7 +77,7 @@ SHAPE = click.option(
     callback=_gather,
     help="Concrete shape of an input, for example x:1,3,224,224. Repeatable.",
 )
-GRANULARITY = click.option(
+_GRANULARITY = click.option(
     "--granularity",
     type=click.Choice(["heads", "head-dim"]),
     default="heads",
@@ -109,6 +109,18 @@ def running(command: Command) -> Command:
 def verification(command: Command) -> Command:
     """Adds what verification takes."""
     return running(_FEEDS(_TIME(_MEMORY(CUSTOM_OPS(command)))))
+
+
+def channels(command: Command) -> Command:
+    """Adds what decides which channels are free: granularity, and what of the interface may shrink."""
+    interface = click.option(
+        "--allow-interface",
+        multiple=True,
+        callback=names,
+        metavar="PATTERN",
+        help="Inputs and outputs that may shrink too, such as 'past_*'. Repeatable.",
+    )
+    return _GRANULARITY(interface(command))
 
 
 def names(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> list[str]:

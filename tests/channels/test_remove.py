@@ -320,3 +320,49 @@ def test_layer_norm_takes_its_statistics_over_what_is_left() -> None:
     (group,) = check(model).groups
     assert not group.exact
     assert [node.op_type for node in group.statistics] == ["LayerNormalization"]
+
+
+CACHED = """<ir_version: 10, opset_import: ["" : 21]> agraph
+    (float[N,S,6] x, float[N,2,P,4] past_k, float[N,2,P,4] past_v)
+    => (float[N,S,5] y, float[N,2,T,4] present_k, float[N,2,T,4] present_v) {
+        q = MatMul(x, wq)  k = MatMul(x, wk)  v = MatMul(x, wv)
+        qa = Reshape(q, heads)  ka = Reshape(k, heads)  va = Reshape(v, heads)
+        qh = Transpose<perm=[0,2,1,3]>(qa)  kh = Transpose<perm=[0,2,1,3]>(ka)  vh = Transpose<perm=[0,2,1,3]>(va)
+        present_k = Concat<axis=2>(past_k, kh)  present_v = Concat<axis=2>(past_v, vh)
+        kt = Transpose<perm=[0,1,3,2]>(present_k)  s = MatMul(qh, kt)  p = Softmax<axis=-1>(s)
+        m = MatMul(p, present_v)  t = Transpose<perm=[0,2,1,3]>(m)  j = Reshape(t, joined)  y = MatMul(j, wo) }"""
+
+
+def test_caches_shrink_only_where_that_is_allowed() -> None:
+    weights = {name: floats(6, 8) for name in ("wq", "wk", "wv")}
+    weights |= {"wo": floats(8, 5), "heads": np.array([0, 0, 2, 4]), "joined": np.array([0, 0, 8])}
+    model = harness.parse(CACHED, weights)
+    assert not channels.analyze(model).groups
+    graph = channels.analyze(model, allow_interface=["past_*", "present_?"])
+    (group,) = graph.groups
+    assert group.heads
+    smaller = channels.remove(graph, group.units[:1])  # checks itself
+    assert [value.shape[1] for value in smaller.graph.inputs[1:]] == [1, 1]
+    assert [value.shape[1] for value in smaller.graph.outputs[1:]] == [1, 1]
+    assert [value.name for value in smaller.graph.outputs] == ["y", "present_k", "present_v"]
+    onnx.checker.check_model(proto.to_proto(smaller), full_check=True)
+    lanes = channels.analyze(model, granularity="head-dim", allow_interface=["p*"])
+    for seed in range(3):
+        channels.remove(lanes, choose(lanes, seed))
+
+
+def test_a_wrong_result_is_seen_through_a_narrower_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mlp()
+    graph = channels.analyze(model, allow_interface=["x", "y"])
+    assert sorted(len(group.units) for group in graph.groups) == [5, 6, 8]
+    units = choose(graph, 3, 0.5)
+    smaller = channels.remove(graph, units)
+    assert [value.shape for value in smaller.graph.inputs] == [ir.Shape(["N", 3])]
+    monkeypatch.setattr(analysis, "cut", lambda graph, gone: slicing.cut(graph, np.roll(gone, 1)))
+    with pytest.raises(NotEquivalent):
+        channels.remove(graph, units)
+
+
+def test_a_pattern_that_matches_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="no input or output matches 'past_\\*'"):
+        channels.analyze(mlp(), allow_interface=["past_*"])

@@ -58,7 +58,7 @@ _PLAIN = (
     ("body of a loop", "what enters a loop keeps its size"),
     ("at this granularity", "heads and the channels within them cannot both be free; see --granularity"),
     ("several factors", "it is in one axis twice"),
-    ("no computed tensor", "no tensor that is computed has it"),
+    ("only constants", "no tensor that is computed has it"),
     ("looks along it", "every place of it has a say in the result"),
     ("mixes neighbouring channels", "a channel's result depends on the channels beside it"),
     ("measured over all lanes", "the range of a quantized tensor would change"),

@@ -55,17 +55,20 @@ def _attention(op: Op) -> None:
     _share(op, heads, kv_heads)
     _dot(op, lanes, op.is_zero(0, len(q) - 1) or op.is_zero(1, len(k) - 1))
     op.unite(k[-2], v[-2])
+    for other in (k[0], v[0]):
+        op.unite(q[0], other)
     for axis in (q[-2], k[-2]):
         op.freeze(axis, "Attention looks along it")
     if op.has(3):
-        _mask(op, op.axes(3), heads)
+        _mask(op, 3, heads)
+    own = heads.size == kv_heads.size  # else masking a head leaves what others of its values look at
     if len(q) == 4:
-        op.give([q[0], heads, q[2], v_lanes], [False, op.is_zero(2, 1), False, op.is_zero(2, 3)])
+        op.give([q[0], heads, q[2], v_lanes], [False, own and op.is_zero(2, 1), False, op.is_zero(2, 3)])
         return
     assert isinstance(heads.size, int)
     hidden = op.new(heads.size * v_lanes.size)
     op.align([hidden], [heads, v_lanes])
-    op.give([q[0], q[1], hidden], [False, False, op.is_zero(2, 2)])
+    op.give([q[0], q[1], hidden], [False, False, own and op.is_zero(2, 2)])
 
 
 def _share(op: Op, heads: Axis, kv_heads: Axis) -> None:
@@ -78,7 +81,9 @@ def _share(op: Op, heads: Axis, kv_heads: Axis) -> None:
     op.align([heads], [kv_heads, op.new(heads.size // kv_heads.size)])
 
 
-def _mask(op: Op, axes: tuple[Axis, ...], heads: Axis) -> None:
+def _mask(op: Op, index: int, heads: Axis) -> None:
+    axes = op.axes(index)
+    op.keep(index)  # what looks at nothing gives no number
     if len(axes) >= 3 and axes[-3].size != 1:
         op.unite(axes[-3], heads)
     for axis in (*axes[:-3], *axes[-2:]):
@@ -127,8 +132,8 @@ def _multi_head(op: Op) -> None:
     lanes = _headed(op, q[2], heads)
     op.unite(lanes, _headed(op, k[2], heads))
     v_lanes = _headed(op, v[2], heads)
-    _dot(op, lanes, op.is_zero(0, 2) or op.is_zero(1, 2))
     zero = op.is_zero(2, 2)
+    _dot(op, lanes, (op.is_zero(0, 2) or op.is_zero(1, 2)) and not (op.has(3) and not op.is_zero(3, 0)))
     if op.has(3):
         bias = op.axes(3)[0]
         sizes = [axis.size for axis in (q[2], k[2], v[2])]
@@ -142,7 +147,9 @@ def _multi_head(op: Op) -> None:
         for axis in op.axes(4):
             op.freeze(axis, "MultiHeadAttention looks along it")
     if op.has(5):
-        _mask(op, op.axes(5), heads)
+        _mask(op, 5, heads)
+    for other in (k[0], v[0]):
+        op.unite(q[0], other)
     for axis in (q[1], k[1], v[1]):
         op.freeze(axis, "MultiHeadAttention looks along it")
     hidden = op.new(v[2].size)
@@ -161,6 +168,8 @@ def _packed(op: Op) -> None:
     x, weight = op.axes(0), op.axes(1)
     heads = op.new(op.integer("num_heads", 1))
     size = weight[1].size
+    if op.integer("do_rotary", 0):
+        raise Unlinkable("Attention that rotates has no rule")
     if "qkv_hidden_sizes" in op.node.attributes or not isinstance(size, int) or size % 3:
         raise Unlinkable("Attention of unequal parts has no rule")
     op.contract(0, 2, 1, 0)
@@ -175,7 +184,7 @@ def _packed(op: Op) -> None:
         for axis in op.axes(3):
             op.freeze(axis, "Attention looks along it")
     if op.has(5):
-        _mask(op, op.axes(5), heads)
+        _mask(op, 5, heads)
     op.freeze(x[1], "Attention looks along it")
     op.channel(hidden)
     op.work(x[0], x[1], weight[0], weight[1])

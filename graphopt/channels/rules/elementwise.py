@@ -87,6 +87,10 @@ def _power(op: Op) -> None:
     every = broadcast(op, (0, 1))
     exponent = op.scalar(1)
     positive = exponent is not None and exponent > 0
+    for axis, having in every:
+        if exponent is None or exponent < 0:
+            if _first_zero(op, having, (0, 1)):
+                op.freeze(axis, "a power of masked lanes may not be finite")
     op.give([axis for axis, _ in every], [positive and _first_zero(op, having, (0, 1)) for _, having in every])
 
 
@@ -148,7 +152,7 @@ _PRESERVING = (
     "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu", "com.microsoft::Gelu", "com.microsoft::QuickGelu",
 )  # fmt: skip
 _ELSEWHERE = (
-    "Acos", "Acosh", "Cos", "Cosh", "Exp", "HardSigmoid", "IsInf", "IsNaN", "Not", "BitwiseNot", "Sigmoid", "Softplus",
+    "Acos", "Cos", "Cosh", "Exp", "HardSigmoid", "IsInf", "IsNaN", "Not", "BitwiseNot", "Sigmoid", "Softplus",
 )  # fmt: skip
 _COMPARISONS = ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Xor")
 _SUMS = ("Add", "Max", "Mean", "Min", "Sub", "Sum")
@@ -158,7 +162,7 @@ TABLE: Table = {
     **dict.fromkeys(_ELSEWHERE, Rule(_elsewhere)),
     **dict.fromkeys(_COMPARISONS, Rule(_elementwise(_never))),
     **dict.fromkeys(_SUMS, Rule(_elementwise(_all_zero))),
-    **dict.fromkeys(("Log", "Reciprocal"), Rule(_infinite)),
+    **dict.fromkeys(("Acosh", "Log", "Reciprocal"), Rule(_infinite)),
     **dict.fromkeys(("com.microsoft::BiasGelu", "com.microsoft::FastGelu"), Rule(_bias_gelu)),
     "Mul": Rule(_elementwise(_any_zero)),
     "Div": Rule(_divide),

@@ -203,7 +203,7 @@ def _einsum(op: Op) -> None:
     for letter, places in named.items():
         present = [op.axes(index)[axis] for index, axis in places if op.axes(index)[axis].size != 1]
         axes[letter] = present[0] if present else op.new(1)
-        zero[letter] = any(op.is_zero(*place) for place in places)
+        zero[letter] = any(op.is_zero(*place) for place in places if op.axes(place[0])[place[1]].size != 1)
         for other in present[1:]:
             op.unite(axes[letter], other)
         if letter not in right:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,6 +61,17 @@ def _squeeze(op: Op) -> None:
     gone = {index % len(axes) for index in named}
     kept = [index for index in range(len(axes)) if index not in gone]
     op.give([axes[index] for index in kept], [zeros[index] for index in kept])
+
+
+def _fit_squeeze(fit: Fit) -> None:
+    """Without axes the operator takes away all of size 1, of which there may be more now."""
+    if fit.op.has(1) or "axes" in fit.op.node.attributes:
+        return
+    gone = [index for index, axis in enumerate(fit.op.axes(0)) if axis.size == 1]
+    if fit.op.opset < 13:
+        fit.attribute("axes", gone)
+    else:
+        fit.constant(1, np.array(gone, np.int64))
 
 
 def _unsqueeze(op: Op) -> None:
@@ -188,7 +198,8 @@ def _fit_slice(fit: Fit) -> None:
     picks: list[tuple[int, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]] = []
     for place, start, end, step in ranges:
         size = before[place].size
-        if not isinstance(size, int) or not (fit.changed(before[place]) or fit.changed(after[place])):
+        is_changed = fit.changed(before[place]) or fit.changed(after[place])
+        if not is_changed or not isinstance(size, int) or after[place].size == 0:
             cuts.append((place, start, end, step))
             continue
         picked = np.arange(size)[slice(start, end, step)] if step > 0 else _backwards(size, start, end, step)
@@ -275,26 +286,29 @@ def _tile(op: Op) -> None:
     axes, zeros, repeats = op.axes(0), op.zeros(0), op.data(1)
     if repeats is None or len(repeats) != len(axes):
         raise Unlinkable("Tile with unknown repeats")
-    result = []
-    for axis, repeat, size in zip(axes, repeats, op.shape(), strict=True):
+    result, flags = [], []
+    for axis, zero, repeat, size in zip(axes, zeros, repeats, op.shape(), strict=True):
         if repeat == 1:
             result.append(axis)
-            continue
-        tiled = op.new(size)
-        op.align([tiled], [op.new(repeat), axis])
-        result.append(tiled)
-    op.give(result, zeros)
+            flags.append(zero)
+        elif axis.size == 1:
+            result.append(op.new(size, "" if op.ints(1) else "it is repeated as often as the model says"))
+            flags.append(False)
+        else:  # of two factors of which one alone is zero when masked, the other must stay
+            tiled = op.new(size)
+            op.align([tiled], [op.new(repeat, "it counts copies"), axis])
+            result.append(tiled)
+            flags.append(zero)
+    op.give(result, flags)
 
 
 def _fit_tile(fit: Fit) -> None:
+    """Only an axis of size 1 is repeated another number of times: as many as the result is long."""
     repeats = fit.op.ints(1)
-    before, after = fit.op.axes(0), fit.gives(0)
-    if repeats is None or not any(map(fit.changed, after)):
-        return
-    wanted = []
-    for a, b, r in zip(before, after, repeats, strict=True):
-        wanted.append(r if r == 1 else math.prod(map(fit.static, leaves(b))) // math.prod(map(fit.static, leaves(a))))
-    fit.constant(1, np.array(wanted, np.int64))
+    if repeats is not None and any(map(fit.changed, fit.gives(0))):
+        pairs = zip(fit.op.axes(0), fit.gives(0), repeats, strict=True)
+        wanted = [fit.static(b) if a.size == 1 and r != 1 else r for a, b, r in pairs]
+        fit.constant(1, np.array(wanted, np.int64))
 
 
 def _pads(op: Op, rank: int) -> list[tuple[int, int]] | None:
@@ -319,12 +333,13 @@ def _pad(op: Op) -> None:
         raise Unlinkable("Pad by unknown amounts")
     mode = op.node.attributes.get_string("mode", "constant")
     filled = op.node.attributes.get_float("value", 0.0) if op.opset < 11 else op.scalar(2) if op.has(2) else 0.0
+    fills_zero = filled == 0 or mode != "constant" or not any(map(any, pads))
     result: list[Axis] = []
     flags: list[bool] = []
     for axis, zero, (begin, end), size in zip(axes, zeros, pads, shape, strict=True):
         if begin == end == 0:
             result.append(axis)
-            flags.append(zero)
+            flags.append(zero and fills_zero)
             continue
         if mode != "constant" or min(begin, end) < 0 or not isinstance(axis.size, int):
             op.freeze(axis, "positions are mixed with their neighbours")
@@ -367,6 +382,9 @@ def _flatten(op: Op) -> None:
 def _shape(op: Op) -> None:
     """The extents themselves are no lanes; :func:`_fit_shape` keeps what is computed from them as it was."""
     op.axes(0)
+    if op.node.outputs[0].is_graph_output():
+        raise Unlinkable("its size is part of an output")
+    op.give([op.new(size, "it counts axes") for size in op.shape()])
 
 
 def _fit_shape(fit: Fit) -> None:
@@ -437,12 +455,17 @@ def _fit_resize(fit: Fit) -> None:
 
 def _sampled(op: Op) -> None:
     """GridSample, RoiAlign: positions are looked up, channels stay."""
-    axes, shape = op.axes(0), op.shape()
-    for axis in axes[2:]:
+    axes, places, shape = op.axes(0), op.axes(1), op.shape()
+    for axis in (*axes[2:], *places[1:]):
         op.freeze(axis, "positions are mixed with their neighbours")
-    op.give(
-        [op.axes(1)[0], axes[1], *[op.spatial(size) for size in shape[2:]]], [False, op.is_zero(0, 1), False, False]
-    )
+    if op.node.op_type == "GridSample":
+        op.unite(axes[0], places[0])
+    else:
+        op.freeze(axes[0], "it is indexed at run time")
+        op.unite(places[0], op.axes(2)[0])
+        op.keep(2)
+    spatial = [op.spatial(size) for size in shape[2:]]
+    op.give([places[0], axes[1], *spatial], [False, op.is_zero(0, 1), *[False] * len(spatial)])
 
 
 def _triangle(op: Op) -> None:
@@ -468,7 +491,7 @@ TABLE: Table = {
     "Slice": Rule(_slice, _fit_slice),
     "SpaceToDepth": Rule(_space_to_depth),
     "Split": Rule(_split, _fit_split),
-    "Squeeze": Rule(_squeeze),
+    "Squeeze": Rule(_squeeze, _fit_squeeze),
     "Tile": Rule(_tile, _fit_tile),
     "Transpose": Rule(_transpose),
     "Trilu": Rule(_triangle),

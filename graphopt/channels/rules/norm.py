@@ -19,7 +19,7 @@ __all__ = ["TABLE"]
 
 
 def _batchnorm(op: Op) -> None:
-    axes, zeros = op.axes(0), op.zeros(0)
+    axes = op.axes(0)
     if op.integer("training_mode", 0) or not op.integer("spatial", 1):
         raise Unlinkable("BatchNormalization that trains has no rule")
     channels = axes[1]
@@ -28,7 +28,7 @@ def _batchnorm(op: Op) -> None:
     link_vectors(op, (3, 4), channels)
     for index in (3, 4):
         op.keep(index)
-    op.give(axes, [False, zero, *zeros[2:]])
+    op.give(axes, [False, zero, *[False] * (len(axes) - 2)])
 
 
 def _instance_norm(op: Op) -> None:
@@ -60,7 +60,9 @@ def _group_norm(op: Op) -> None:
         (vector,) = op.axes(index)
         op.unite(vector, axes[1] if vector.size == size else block)  # before opset 21: one number a group
         zero = zero and vector.size == size and op.is_zero(index, 0)
-    _over(op, [inner, *axes[2:]])
+    for axis in axes[2:]:
+        op.freeze(axis, "GroupNormalization takes statistics over it")
+    _over(op, [inner])
     op.give(axes, [False, zero, *[False] * (len(axes) - 2)])
 
 
@@ -104,20 +106,23 @@ def _rms_norm(op: Op) -> None:
 def _corrected(op: Op, places: Iterable[int]) -> None:
     """A mean over lanes that are zero is that of the rest, times a factor that the fit puts in."""
     places = list(places)
+    dtype = op.linker.shapes.dtype(op.value(0))
     for place in places:
         op.add_up(0, place)
+        if dtype is not None and not dtype.is_floating_point():
+            op.freeze(op.axes(0)[place], "a mean of integers cannot be corrected for their number")
     op.linker.scaled[op.node] = tuple([op.axes(0)[place] for place in places])
 
 
 def _fit_rms_norm(fit: Fit) -> None:
     """With ``r = C'/C`` the mean square over what is left is ``1/r`` of the old one."""
-    scale = 1 if fit.op.node.op_type != "SkipSimplifiedLayerNormalization" else 2
+    skips = fit.op.node.op_type == "SkipSimplifiedLayerNormalization"
     ratio = fit.ratio(fit.op.linker.scaled[fit.op.node])
     if ratio == 1:
         return
-    default = 1e-5
+    default = 1e-12 if skips else 1e-5
     fit.attribute("epsilon", fit.op.node.attributes.get_float("epsilon", default) / ratio)
-    fit.scale_constant(scale, 1 / math.sqrt(ratio))
+    fit.scale_constant(2 if skips else 1, 1 / math.sqrt(ratio))
 
 
 def _skip_layer_norm(op: Op) -> None:
@@ -153,13 +158,13 @@ def _named_axes(op: Op, rank: int) -> tuple[int, ...]:
     return tuple(axis % rank for axis in named)
 
 
-def _reduced(op: Op, named: tuple[int, ...]) -> None:
+def _reduced(op: Op, named: tuple[int, ...], *, preserves_zero: bool = True) -> None:
     axes, zeros = op.axes(0), op.zeros(0)
     keep = op.integer("keepdims", 1)
     places = [place for place in range(len(axes)) if keep or place not in named]
     op.give(
         [op.new(1) if place in named else axes[place] for place in places],
-        [place not in named and zeros[place] for place in places],
+        [preserves_zero and place not in named and zeros[place] for place in places],
     )
 
 
@@ -220,10 +225,21 @@ def _reduce_other(op: Op) -> None:
     _reduced(op, named)
 
 
+def _reduce_log(op: Op) -> None:
+    """ReduceLogSum, ReduceLogSumExp: a lane that is zero gives minus infinity, or the logarithm of how many."""
+    axes, named = op.axes(0), _named_axes(op, len(op.axes(0)))
+    for place, axis in enumerate(axes):
+        if place in named:
+            op.freeze(axis, f"{op.node.op_type} looks along it, and zero is not absent")
+        elif op.node.op_type == "ReduceLogSum" and op.is_zero(0, place):
+            op.freeze(axis, "ReduceLogSum of a masked lane is not finite")
+    _reduced(op, named, preserves_zero=False)
+
+
 def _arg_extremum(op: Op) -> None:
     axis = op.axis(0, 0, len(op.axes(0)))
     op.freeze(op.axes(0)[axis], f"{op.node.op_type} looks along it, and zero is not absent")
-    _reduced(op, (axis,))
+    _reduced(op, (axis,), preserves_zero=False)
 
 
 def _along(default: int) -> Rule:
@@ -274,13 +290,17 @@ def _pool(op: Op) -> None:
     for axis in axes[2:]:
         op.freeze(axis, "positions are mixed with their neighbours")
     result = [axes[0], axes[1], *[op.spatial(size) for size in shape[2:]]]
+    if op.uses(1):
+        for axis in axes[:2]:
+            op.freeze(axis, f"{op.node.op_type} gives positions within the whole tensor")
     op.give(result, [False, op.is_zero(0, 1), *[False] * (len(axes) - 2)])
     op.give(result, False, output=1)
 
 
 TABLE: Table = {
     **dict.fromkeys(("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"), Rule(_reduce_sum)),
-    **dict.fromkeys(("ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"), Rule(_reduce_other)),
+    **dict.fromkeys(("ReduceMax", "ReduceMin", "ReduceProd"), Rule(_reduce_other)),
+    **dict.fromkeys(("ReduceLogSum", "ReduceLogSumExp"), Rule(_reduce_log)),
     **dict.fromkeys(("ArgMax", "ArgMin"), Rule(_arg_extremum)),
     **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), _along(-1)),
     **dict.fromkeys(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+import onnx_ir as ir
+
+from graphopt.analysis import constants
 from graphopt.channels.linker import Op, Unlinkable
 from graphopt.channels.rules.rule import Rule, Table
 
@@ -23,10 +27,25 @@ def _quantize(op: Op) -> None:
         if own and own[0].size != 1:
             op.unite(own[0], axes[op.axis(0, 1, len(axes))])
     if op.is_constant(0) and op.node.op_type == "DequantizeLinear":
-        if op.has(2) and not op.is_constant(2):
-            zeros = (False,) * len(axes)
         op.quantized(0, 2, op.integer("axis", 1) % max(len(axes), 1))
+    elif op.node.op_type == "DequantizeLinear" and _is_moved_constant(op.value(0)) and _is_shifted(op):
+        zeros = (False,) * len(axes)
     op.give(axes, zeros)
+
+
+_MOVERS = ("Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
+
+
+def _is_moved_constant(value: ir.Value | None) -> bool:
+    """Whether it holds elements of constants, which masking makes zero and not the zero point."""
+    while value is not None and (producer := value.producer()) is not None and producer.op_type in _MOVERS:
+        value = producer.inputs[0]
+    return constants.constant(value) is not None
+
+
+def _is_shifted(op: Op) -> bool:
+    points = constants.array(op.value(2)) if op.has(2) else np.zeros(1)
+    return points is None or bool(points.astype(np.int64).any())
 
 
 def _dynamic_quantize(op: Op) -> None:

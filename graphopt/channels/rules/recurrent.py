@@ -37,7 +37,11 @@ def _recurrent(gates: int, updates: tuple[int, ...]) -> Callable[[Op], None]:
             op.unite(op.axes(3)[0], directions)
             op.align([op.axes(3)[1]], [op.new(2 * gates, "it counts gates"), hidden])
             zero = zero and op.is_zero(3, 1)
-        batch = x[0] if batch_first else x[1]
+        batch, sequence = x[:2] if batch_first else x[1::-1]
+        op.freeze(sequence, f"{op.node.op_type} looks along it")
+        if op.has(4):
+            op.unite(op.axes(4)[0], batch)
+            op.keep(4)
         for state in (5, 6):
             if not op.has(state):
                 continue
@@ -52,8 +56,8 @@ def _recurrent(gates: int, updates: tuple[int, ...]) -> Callable[[Op], None]:
             op.unite(op.axes(7)[0], directions)
             op.align([op.axes(7)[1]], [op.new(3, "it counts gates"), hidden])
         op.channel(hidden)
-        op.work(w[0], w[1], w[2], batch, x[1] if batch_first else x[0])
-        op.work(w[0], r[1], r[2], batch, x[1] if batch_first else x[0])
+        op.work(w[0], w[1], w[2], batch, sequence)
+        op.work(w[0], r[1], r[2], batch, sequence)
         _give(op, x, directions, hidden, batch_first, zero)
 
     return link
