@@ -53,7 +53,7 @@ peers: $(DEV) ## Measure graphopt against other optimizers
 	@$(BIN)/python tests/bench/peers.py
 
 clean: ## Remove the environment and everything built
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .zoo
 	find graphopt passes tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -13,7 +13,10 @@ import onnx_ir as ir
 
 from graphopt.proto.tensors import BufferTensor
 
-__all__ = ["array", "constant", "scalar", "tensor", "tensor_of_constant_node"]
+__all__ = ["FLOAT_TYPES", "array", "constant", "scalar", "tensor", "tensor_of_constant_node"]
+
+FLOAT_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+"""What Conv, Gemm and friends compute in, and weights are kept in that are not quantized."""
 
 
 def constant(value: ir.Value | None) -> ir.TensorProtocol | None:

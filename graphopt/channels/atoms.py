@@ -5,11 +5,13 @@ Operators that cut and join axes tie atoms to each other. What is tied to an ato
 
 from __future__ import annotations
 
+import collections
 import math
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from graphopt.analysis.dims import Dim
 from graphopt.channels.axes import Axis, Freeze, find, leaves
@@ -32,6 +34,7 @@ class Atoms:
     Attributes:
         linker: The axes of the model's values.
         granularity: One of :data:`GRANULARITIES`.
+        statistics: The nodes that take statistics over a factor.
     """
 
     def __init__(self, linker: Linker, granularity: str) -> None:
@@ -44,6 +47,10 @@ class Atoms:
         self._leaves: list[Axis] = []
         self._number: dict[Axis, int] = {}
         self._collect()
+        self.statistics: dict[Axis, dict[ir.Node, None]] = collections.defaultdict(dict)
+        for node, axes in linker.normalized.items():
+            for leaf in [find(leaf) for axis in axes for leaf in leaves(axis)]:
+                self.statistics[leaf][node] = None
         self._freeze_unrelated()
         self._choose()
         self._number_atoms()

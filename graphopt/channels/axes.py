@@ -52,20 +52,18 @@ class Axis:
         size: Its extent.
         parts: Its factors, outermost first, where something has split it.
         frozen: Why it keeps its size, if it must.
-        statistics: Nodes that take statistics over it.
         role: What operators do with it.
         met: Axes that became one with it, or are its factors or what it is a factor of, each with the node that said
             so; as the rules named them, before :func:`find`, so that a walk along them tells why two axes are one.
     """
 
-    __slots__ = ("frozen", "met", "parent", "parts", "role", "size", "statistics")
+    __slots__ = ("frozen", "met", "parent", "parts", "role", "size")
 
     def __init__(self, size: Dim, frozen: Freeze | None = None) -> None:
         self.size = size
         self.parent: Axis | None = None
         self.parts: list[Axis] | None = None
         self.frozen = frozen
-        self.statistics: tuple[ir.Node, ...] = ()
         self.role = Role()
         self.met: list[tuple[Axis, ir.Node | None]] = []
 
@@ -123,7 +121,6 @@ def unite(a: Axis, b: Axis, node: ir.Node | None) -> None:
         b.parent = a
         a.parts = a.parts or b.parts
         a.frozen = a.frozen or b.frozen
-        a.statistics = tuple(dict.fromkeys(a.statistics + b.statistics))
         a.role = Role(a.role.head or b.role.head, a.role.group or b.role.group, a.role.channel or b.role.channel)
         if a.parts is not None:
             _hand_down(a)
@@ -135,8 +132,8 @@ def _hand_down(axis: Axis) -> None:
     """Lets the factors of an axis know what is known of it: they may be factors of other axes, too."""
     for leaf in leaves(axis):
         leaf.frozen = leaf.frozen or axis.frozen
-        leaf.statistics = tuple(dict.fromkeys(leaf.statistics + axis.statistics))
-        leaf.role.channel |= axis.role.channel
+        if leaf is not axis:
+            leaf.role.channel |= axis.role.channel
 
 
 def _meet(a: Axis, b: Axis, node: ir.Node | None) -> None:

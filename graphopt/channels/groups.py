@@ -19,6 +19,7 @@ import onnx_ir as ir
 from graphopt.channels.atoms import Atoms, Indices, Mask
 from graphopt.channels.axes import find, leaves
 from graphopt.channels.linker import Linker, Place
+from graphopt.channels.tensors import SlicedTensor
 from graphopt.errors import UsageError
 from graphopt.names import label
 
@@ -68,7 +69,7 @@ class Unit:
 
     group: int
     index: int
-    _graph: ChannelGraph = dataclasses.field(repr=False, compare=False)
+    _graph: ChannelGraph = dataclasses.field(repr=False)
 
     @property
     def graph(self) -> ChannelGraph:
@@ -258,7 +259,7 @@ class ChannelGraph(Atoms):
         nodes: dict[ir.Node, None] = {}
         names: list[str] = []
         for number in through.tolist():
-            statistics.update(dict.fromkeys(self._leaves[number].statistics))
+            statistics.update(self.statistics.get(self._leaves[number], {}))
             for use in self._uses[number]:
                 names.append(use.place.value.name or "")
                 readers = use.place.value.consumers() if use.place.node is None else [use.place.node]
@@ -325,15 +326,17 @@ class ChannelGraph(Atoms):
         return self._atoms_of[unit]
 
     def gone(self, units: Iterable[Unit | int]) -> Mask:
-        """Which atoms go with these units.
+        """Which atoms go with these units (or units of these numbers).
 
         Raises:
             UsageError: Something that is no unit of this graph, or a tensor would become empty.
         """
         chosen = np.zeros(len(self._atoms_of), bool)
         for unit in units:
-            index = unit if isinstance(unit, int | np.integer) else unit.index
-            if not 0 <= index < len(chosen) or (isinstance(unit, Unit) and unit._graph is not self):
+            index = unit
+            if isinstance(unit, Unit):
+                index = unit.index if unit.graph is self else -1
+            if not isinstance(index, int) or not 0 <= index < len(chosen):
                 raise UsageError(f"{unit} is no unit of this graph", hint="Units belong to the graph they came from.")
             chosen[index] = True
         mask = np.zeros(self._count, bool)
@@ -366,13 +369,16 @@ class ChannelGraph(Atoms):
     def weights(self, unit: Unit) -> list[npt.NDArray[Any]]:
         """The slices of constants that go with a unit, read from the model now: what a measure of importance needs.
 
-        Weights that a node makes from their shape alone are left out.
+        One for each of :meth:`members`, in that order, but for weights that a node makes from their shape alone. A
+        tensor that has the unit along two axes gives two slices, which cross.
         """
         slices = []
         for member in self.members(unit):
             tensor = self._tensors.get(member.tensor)
             if tensor is not None:
-                slices.append(tensor.numpy().take(member.indices, member.axis))
+                kept: list[Indices | None] = [None] * len(tensor.shape)
+                kept[member.axis] = np.array(member.indices, np.int64)
+                slices.append(SlicedTensor(tensor, kept).numpy())
         return slices
 
     @functools.cached_property

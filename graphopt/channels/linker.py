@@ -119,6 +119,7 @@ class Linker:
         sums: Where lanes are added up.
         kept: Constants that masking must not zero, such as scales, by where they are read.
         scaled: Nodes that average over lanes that are zero, with the axes: exact once corrected for their number.
+        normalized: Nodes that take statistics, and over which axes.
         zero_points: What masking puts into quantized constants.
         generated: Weights that a node makes from their shape alone.
         nodes: Every node, those nested in another before it.
@@ -135,6 +136,7 @@ class Linker:
         self.sums: list[Sum] = []
         self.kept: set[Place] = set()
         self.scaled: dict[ir.Node, Axes] = {}
+        self.normalized: dict[ir.Node, list[Axis]] = {}
         self.zero_points: dict[Place, ZeroPoint] = {}
         self.generated: list[ir.Value] = []
         self.nodes: list[ir.Node] = []
@@ -263,6 +265,13 @@ class Op:
         own = Place(self.node, index, value)
         return own if own in self.linker.constants else Place(None, 0, value)
 
+    def _own_place(self, index: int) -> Place:
+        """Where a constant input is registered, apart from its other readers: masking differs for this one."""
+        axes, value = self.axes(index), self.value(index)
+        if len(value.uses()) > 1:
+            self.linker.constants.setdefault(Place(self.node, index, value), axes)
+        return self.place(index)
+
     def is_constant(self, index: int) -> bool:
         """Whether an input is the same in every run."""
         return self.has(index) and self.linker.constant(self.value(index)) is not None
@@ -378,23 +387,20 @@ class Op:
 
     def statistics(self, axis: Axis) -> None:
         """The node normalizes by statistics over the axis."""
-        for one in with_leaves(axis):
-            one.statistics = (*one.statistics, self.node)
+        self.linker.normalized.setdefault(self.node, []).append(axis)
 
     def keep(self, index: int) -> None:
         """Masking must not zero this constant."""
         if self.is_constant(index):
-            self.axes(index)
-            self.linker.kept.add(self.place(index))
+            self.linker.kept.add(self._own_place(index))
 
     def quantized(self, index: int, point: int | None, axis: int) -> None:
         """A constant is integer and masked to a zero point, that of input ``point``."""
         if self.is_constant(index):
-            self.axes(index)
             value = self.value(point) if point is not None and self.has(point) else None
             if value is not None and self.linker.constant(value) is None:
                 raise Unlinkable(f"{self.node.op_type} with a zero point that is computed has no rule")
-            self.linker.zero_points[self.place(index)] = ZeroPoint(value, axis)
+            self.linker.zero_points[self._own_place(index)] = ZeroPoint(value, axis)
 
     def link(self, a: Axis, a_indices: Indices, b: Axis | None, b_indices: Indices | None = None) -> None:
         """Elements of two axes go together, or those of one must stay."""
@@ -440,9 +446,13 @@ class Op:
             for axis in self.linker.of(output) or ():
                 freeze(axis, self.node, reason)
             self._done.update(range(len(self.node.outputs)))
+        for graph in walk.subgraphs(self.node):
+            for output in graph.outputs:
+                for axis in self.linker.of(output) or ():
+                    freeze(axis, self.node, reason)
 
     def finish(self) -> None:
-        """What the rule said nothing of keeps its size: sizes and pads among the inputs, rare outputs and their source."""
+        """What the rule said nothing of keeps its size: sizes and pads among the inputs; all, if a rare output is."""
         if any(self.uses(index) for index in range(len(self.node.outputs)) if index not in self._done):
             self.freeze_all(f"{self.node.op_type} gives an output of fixed size")
         for index, value in enumerate(self.node.inputs):

@@ -14,10 +14,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphopt.analysis import constants
-from graphopt.channels.axes import Axis, leaves
+from graphopt.channels.axes import find, leaves
 from graphopt.channels.groups import ChannelGraph
 from graphopt.channels.linker import Axes, Place
 from graphopt.channels.slicing import constants_of
+from graphopt.channels.tensors import MaskedTensor
 from graphopt.channels.workpiece import Workpiece
 
 __all__ = ["cover"]
@@ -59,20 +60,22 @@ def _zero(graph: ChannelGraph, gone: Gone, workpiece: Workpiece, place: Place, a
         fill = points.numpy()
         if fill.ndim:
             fill = fill.reshape([-1 if axis == point.axis else 1 for axis in range(len(axes))])
-    array = tensor.numpy().copy()
-    dead = np.zeros(array.shape, bool)
-    for axis, one in enumerate(kept):
-        if one is not None:
-            own = np.ones(array.shape[axis], bool)
-            own[one] = False
-            dead |= own.reshape([-1 if place == axis else 1 for place in range(array.ndim)])
-    array = np.where(dead, np.asarray(fill, array.dtype), array)
-    masked = ir.Tensor(array, dtype=tensor.dtype)
+    masked = MaskedTensor(
+        tensor,
+        [None if one is None else _others(one, size) for one, size in zip(kept, tensor.shape.numpy(), strict=True)],
+        fill,
+    )
     readers = place.value.uses() if place.node is None else [(place.node, place.slot)]
     for node, index in readers:
         if place.node is not None or Place(node, index, place.value) not in graph.linker.constants:
             copy = workpiece.node(node)
             workpiece.replace_input(node, index, workpiece.constant(copy, masked, place.value.name))
+
+
+def _others(kept: npt.NDArray[np.int64], size: int) -> Gone:
+    dead = np.ones(size, bool)
+    dead[kept] = False
+    return dead
 
 
 def _zero_generated(graph: ChannelGraph, gone: Gone, workpiece: Workpiece, value: ir.Value) -> None:
@@ -96,17 +99,15 @@ def _zero_generated(graph: ChannelGraph, gone: Gone, workpiece: Workpiece, value
 
 
 def _normalized(graph: ChannelGraph, gone: Gone, node: ir.Node) -> list[int] | None:
-    """The axes that a node normalizes over, if lanes of one of them are gone."""
-    axes = graph.linker.of(node.inputs[0]) if node.inputs and node.inputs[0] is not None else None
-    if not axes or not any(node in leaf.statistics for axis in axes for leaf in leaves(axis)):
+    """The axes of its first input that a node normalizes over, if lanes of one of them are gone."""
+    over = graph.linker.normalized.get(node)
+    value = node.inputs[0] if node.inputs else None
+    if over is None or value is None:
         return None
-    over = [place for place, axis in enumerate(axes) if _takes(graph, node, axis)]
-    changed = [place for place in over if graph.size(axes[place], gone)[1:] != (1, 1)]
-    return over if changed else None
-
-
-def _takes(graph: ChannelGraph, node: ir.Node, axis: Axis) -> bool:
-    return any(node in leaf.statistics for leaf in leaves(axis))
+    factors = {find(leaf) for axis in over for leaf in leaves(axis)}
+    axes = graph.linker.of(value) or ()
+    places = [place for place, axis in enumerate(axes) if any(find(leaf) in factors for leaf in leaves(axis))]
+    return places if any(graph.size(axes[place], gone)[1:] != (1, 1) for place in places) else None
 
 
 class _Statistics:
@@ -129,38 +130,53 @@ class _Statistics:
 
     def replace(self) -> None:
         """Puts the masked computation in place."""
-        kind = self._original.op_type
         x = self._node.inputs[0]
-        attributes = self._original.attributes
         assert x is not None
-        if kind == "ReduceMean":
-            mean = self._mean(x)
-            if not attributes.get_int("keepdims", 1):
-                mean = self._op("Squeeze", [mean, self._ints(self._over)])
-            result = mean
-        elif kind == "GroupNormalization":
-            result = self._group_norm(x, attributes.get_int("num_groups", 1), attributes.get_float("epsilon", 1e-5))
-        elif kind == "SkipLayerNormalization":
-            total = self._op("Add", [x, self._node.inputs[1]])
-            if len(self._node.inputs) > 4 and self._node.inputs[4] is not None:
-                total = self._op("Add", [total, self._node.inputs[4]])
-            if len(self._node.outputs) > 3:
-                self._workpiece.redirect(self._node.outputs[3], total, self._node)
-            result = self._affine(self._standardized(total, attributes.get_float("epsilon", 1e-12)), 2, 3, None)
-        elif kind == "InstanceNormalization":
-            rank = len(self._axes)
-            normal = self._standardized(x, attributes.get_float("epsilon", 1e-5))
-            result = self._affine(normal, 1, 2, [1, -1] + [1] * (rank - 2))
-        elif kind == "LayerNormalization":
-            result = self._affine(self._standardized(x, attributes.get_float("epsilon", 1e-5)), 1, 2, None)
-        else:
-            result = self._standardized(x, 1e-9)
+        result = _MASKED[self._original.op_type](self, x)
         output = self._node.outputs[0]
         for user, index in list(output.uses()):
             user.replace_input_with(index, result)
         if output.is_graph_output():
             self._workpiece.redirect(output, result, self._node)
         self._workpiece.forget(self._node)
+
+    def reduce_mean(self, x: ir.Value) -> ir.Value:
+        """ReduceMean, as half of a decomposed normalization."""
+        mean = self._mean(x)
+        return mean if self._integer("keepdims", 1) else self._op("Squeeze", [mean, self._ints(self._over)])
+
+    def layer_norm(self, x: ir.Value) -> ir.Value:
+        """LayerNormalization."""
+        return self._affine(self._standardized(x, self._epsilon()), 1, 2, None)
+
+    def instance_norm(self, x: ir.Value) -> ir.Value:
+        """InstanceNormalization."""
+        shape = [1, -1] + [1] * (len(self._axes) - 2)
+        return self._affine(self._standardized(x, self._epsilon()), 1, 2, shape)
+
+    def skip_layer_norm(self, x: ir.Value) -> ir.Value:
+        """com.microsoft SkipLayerNormalization, whose fourth output is the sum."""
+        inputs = self._node.inputs
+        total = self._op("Add", [x, inputs[1]])
+        if len(inputs) > 4 and inputs[4] is not None:
+            total = self._op("Add", [total, inputs[4]])
+        if len(self._node.outputs) > 3:
+            self._workpiece.redirect(self._node.outputs[3], total, self._node)
+        return self._affine(self._standardized(total, self._epsilon(1e-12)), 2, 3, None)
+
+    def mean_variance(self, x: ir.Value) -> ir.Value:
+        """MeanVarianceNormalization."""
+        return self._standardized(x, 1e-9)
+
+    def group_norm(self, x: ir.Value) -> ir.Value:
+        """GroupNormalization."""
+        return self._group_norm(x, self._integer("num_groups", 1), self._epsilon())
+
+    def _integer(self, name: str, default: int) -> int:
+        return self._original.attributes.get_int(name, default)
+
+    def _epsilon(self, default: float = 1e-5) -> float:
+        return self._original.attributes.get_float("epsilon", default)
 
     def _op(
         self, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any] | None = None
@@ -266,3 +282,14 @@ class _Statistics:
         else:
             normal = self._affine(normal, 1, 2, [1, groups, inner, 1])
         return self._op("Reshape", [normal, self._op("Shape", [x])])
+
+
+_MASKED = {
+    "GroupNormalization": _Statistics.group_norm,
+    "InstanceNormalization": _Statistics.instance_norm,
+    "LayerNormalization": _Statistics.layer_norm,
+    "MeanVarianceNormalization": _Statistics.mean_variance,
+    "ReduceMean": _Statistics.reduce_mean,
+    "SkipLayerNormalization": _Statistics.skip_layer_norm,
+}
+"""Every operator whose rule says that it takes statistics."""

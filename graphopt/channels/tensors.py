@@ -1,4 +1,4 @@
-"""Constants with lanes taken out or masked, read from the original when they are needed."""
+"""Constants with lanes taken out or masked, computed from the original whenever they are needed."""
 
 from __future__ import annotations
 
@@ -8,67 +8,86 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from onnx_ir import _core
 
 from graphopt.analysis import constants
+from graphopt.proto.tensors import ComputedTensor
 
-__all__ = ["SlicedTensor", "sliced"]
+__all__ = ["MaskedTensor", "SlicedTensor", "sliced"]
 
 _LAZY_FROM = 1 << 20  # bytes; smaller ones are made at once
 
 Indices = npt.NDArray[np.int64]
 
 
-class SlicedTensor(_core.TensorBase):
-    """Some places of each axis of another tensor; holds no data, so that a save needs one tensor at a time."""
+class SlicedTensor(ComputedTensor):
+    """Some places of each axis of another tensor; holds no data, so that a save needs one tensor at a time.
 
-    __slots__ = ("_base", "_kept", "_shape")
+    Args:
+        base: The other tensor.
+        kept: The places, one array an axis; ``None`` for all.
+    """
+
+    __slots__ = ("_base", "_kept")
+
+    _base: ir.TensorProtocol
+    _kept: tuple[Indices | None, ...]
 
     def __init__(self, base: ir.TensorProtocol, kept: Sequence[Indices | None]) -> None:
-        super().__init__(name=base.name, doc_string=base.doc_string)
+        if isinstance(base, SlicedTensor):  # of what is left of a tensor, take the tensor itself
+            kept = [
+                new if old is None else old if new is None else old[new]
+                for old, new in zip(base._kept, kept, strict=True)
+            ]
+            base = base._base
+        sizes = zip(base.shape.numpy(), kept, strict=True)
+        shape = ir.Shape([size if one is None else len(one) for size, one in sizes])
+        shape.freeze()
+        super().__init__(base.dtype, shape, base.name, base.doc_string)
         self._base = base
         self._kept = tuple(kept)
-        sizes = zip(base.shape.numpy(), self._kept, strict=True)
-        self._shape = ir.Shape([size if one is None else len(one) for size, one in sizes])
-        self._shape.freeze()
-
-    @property
-    def raw(self) -> npt.NDArray[Any]:
-        """The array."""
-        return self.numpy()
-
-    @property
-    def dtype(self) -> ir.DataType:  # type: ignore[override]
-        """The element type."""
-        return self._base.dtype
-
-    @property
-    def shape(self) -> ir.Shape:  # type: ignore[override]
-        """The shape of what is left."""
-        return self._shape
 
     def numpy(self) -> npt.NDArray[Any]:
-        """A new array, in native byte order."""
+        """A new array."""
         array = self._base.numpy()
         # The axis that loses most goes first, so that what is copied on the way is small.
-        picks = [(len(one) / array.shape[axis], axis, one) for axis, one in enumerate(self._kept) if one is not None]
+        picks = [
+            (len(one) / max(1, array.shape[axis]), axis, one) for axis, one in enumerate(self._kept) if one is not None
+        ]
         for _, axis, one in sorted(picks, key=lambda pick: pick[:2]):
             array = array.take(one, axis)
         return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        array = self.numpy()
-        return array if dtype is None else array.astype(dtype)
 
-    def __dlpack__(self, *, stream: Any = None) -> Any:
-        return self.numpy().__dlpack__(stream=stream)
+class MaskedTensor(ComputedTensor):
+    """Another tensor with some places of some axes filled with one number.
 
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.numpy().__dlpack_device__()
+    Args:
+        base: The other tensor.
+        dead: The places, one array of booleans an axis; ``None`` for none.
+        fill: The number, or an array of them that broadcasts to the tensor.
+    """
 
-    def tobytes(self) -> bytes:
-        """The bytes as ``raw_data`` holds them."""
-        return ir.Tensor(self.numpy(), dtype=self.dtype).tobytes()
+    __slots__ = ("_base", "_dead", "_fill")
+
+    def __init__(self, base: ir.TensorProtocol, dead: Sequence[npt.NDArray[np.bool_] | None], fill: Any = 0) -> None:
+        shape = ir.Shape(base.shape.numpy())
+        shape.freeze()
+        super().__init__(base.dtype, shape, base.name, base.doc_string)
+        self._base = base
+        self._dead = tuple(dead)
+        self._fill = fill
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """A new array."""
+        array = self._base.numpy()
+        array = array.astype(array.dtype.newbyteorder("="))
+        fill = np.broadcast_to(np.asarray(self._fill, array.dtype), array.shape)
+        for axis, one in enumerate(self._dead):
+            if one is not None:
+                places = np.flatnonzero(one)
+                moved = np.moveaxis(array, axis, 0)
+                moved[places] = np.moveaxis(fill, axis, 0)[places]
+        return array
 
 
 def sliced(tensor: ir.TensorProtocol, kept: Sequence[Indices | None]) -> ir.TensorProtocol:

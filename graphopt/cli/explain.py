@@ -40,10 +40,13 @@ def command(
     NODE is the name of a node, a value or a constant.
     """
     from graphopt import channels, io
+    from graphopt.errors import SaveError
 
-    for target in (svg, dot):
-        if target is not None:
-            io.check_target(target)
+    targets = [target for target in (svg, dot) if target is not None]
+    for target in targets:
+        io.check_target(target)
+    if len({path.resolve() for path in (model, *targets)}) <= len(targets):
+        raise SaveError("a drawing would replace the model or the other drawing", hint="Name another file.")
     terminal = Terminal(as_json=as_json, quiet=quiet, verbose=verbose)
     with terminal.progress("analyze"):
         graph = channels.analyze(model, granularity=granularity, allow_interface=allow_interface)

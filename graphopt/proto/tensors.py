@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Iterable, Sequence
 from typing import IO, TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ __all__ = [
     "LIKE_RAW",
     "RAW_DATA",
     "BufferTensor",
+    "ComputedTensor",
     "SparseTensor",
     "byte_size",
     "check_typed_data",
@@ -151,38 +153,34 @@ class BufferTensor(_core.TensorBase):
         return f"{self._repr_base()}(name={self._name!r})"
 
 
-class SparseTensor(_core.TensorBase):
-    """A sparse initializer or attribute: reads like the dense tensor, is saved as it came."""
+class ComputedTensor(_core.TensorBase):
+    """A tensor whose array is made anew whenever it is asked for; subclasses say how."""
 
-    __slots__ = ("_shape", "proto")
+    __slots__ = ("_dtype", "_shape")
 
-    def __init__(self, proto: onnx.SparseTensorProto, shape: ir.Shape) -> None:
-        super().__init__(name=proto.values.name)
-        self.proto = proto
+    def __init__(self, dtype: ir.DataType, shape: ir.Shape, name: str | None, doc_string: str | None = None) -> None:
+        super().__init__(name=name, doc_string=doc_string)
+        self._dtype = dtype
         self._shape = shape
 
     @property
-    def raw(self) -> onnx.SparseTensorProto:
-        """The protobuf message."""
-        return self.proto
+    def raw(self) -> Any:
+        """What the array is made from."""
+        return self.numpy()
 
     @property
     def dtype(self) -> ir.DataType:  # type: ignore[override]
         """The element type."""
-        return ir.DataType(self.proto.values.data_type)
+        return self._dtype
 
     @property
     def shape(self) -> ir.Shape:  # type: ignore[override]
-        """The shape of the dense tensor."""
+        """The shape of the array."""
         return self._shape
 
+    @abc.abstractmethod
     def numpy(self) -> npt.NDArray[Any]:
-        """The dense array."""
-        dense = np.zeros(self._shape.numpy(), self.dtype.numpy())
-        indices = ir.serde.TensorProtoTensor(self.proto.indices).numpy()
-        flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), dense.shape)
-        dense.reshape(-1)[flat] = ir.serde.TensorProtoTensor(self.proto.values).numpy()
-        return dense
+        """A new array, in native byte order."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         array = self.numpy()
@@ -195,8 +193,31 @@ class SparseTensor(_core.TensorBase):
         return self.numpy().__dlpack_device__()
 
     def tobytes(self) -> bytes:
-        """The bytes of the dense tensor."""
-        return self.numpy().tobytes()
+        """The bytes of the array, as ``raw_data`` holds them."""
+        return ir.Tensor(self.numpy(), dtype=self._dtype).tobytes()
+
+
+class SparseTensor(ComputedTensor):
+    """A sparse initializer or attribute: reads like the dense tensor, is saved as it came."""
+
+    __slots__ = ("proto",)
+
+    def __init__(self, proto: onnx.SparseTensorProto, shape: ir.Shape) -> None:
+        super().__init__(ir.DataType(proto.values.data_type), shape, proto.values.name)
+        self.proto = proto
+
+    @property
+    def raw(self) -> onnx.SparseTensorProto:
+        """The protobuf message."""
+        return self.proto
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """The dense array."""
+        dense = np.zeros(self._shape.numpy(), self.dtype.numpy())
+        indices = ir.serde.TensorProtoTensor(self.proto.indices).numpy()
+        flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), dense.shape)
+        dense.reshape(-1)[flat] = ir.serde.TensorProtoTensor(self.proto.values).numpy()
+        return dense
 
 
 def byte_size(kind: int, dims: Iterable[int]) -> int:

@@ -8,11 +8,11 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from graphopt.analysis.constants import FLOAT_TYPES
+
 __all__ = ["FLOAT_TYPES", "HALF_TYPES", "smallest_normal"]
 
 HALF_TYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-FLOAT_TYPES = (ir.DataType.FLOAT, ir.DataType.DOUBLE, *HALF_TYPES)
-"""What Conv, Gemm and friends compute in."""
 
 
 def smallest_normal(dtype: np.dtype[Any]) -> float:

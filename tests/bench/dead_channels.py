@@ -1,6 +1,6 @@
 """What removing channels that a mask has zeroed is worth: ONNX Runtime's latency before and after ``optimize``.
 
-``python tests/bench/dead_channels.py [size ...]``. The networks have random weights, and zeros for every second
+``python tests/bench/dead_channels.py [size ...]``; exit code 1 if a row misses the target. The networks have random weights, and zeros for every second
 filter, gamma and beta.
 """
 
@@ -21,6 +21,7 @@ from graphopt import proto
 __all__ = ["main", "resnet", "vgg"]
 
 _PASS = "remove-dead-channels"
+_TARGET = 1.7  # times as fast as the masked model
 _SECONDS = 2.0  # of timed runs of each model, at least
 
 
@@ -101,10 +102,15 @@ def resnet(size: int) -> onnx.ModelProto:
     return network.classified(x, inputs, size)
 
 
-def main(sizes: Sequence[int] = (64, 128, 224)) -> None:
-    """Prints a line for each network and size: milliseconds before, with all other passes, and after; the ratios."""
+def main(sizes: Sequence[int] = (64, 128, 224)) -> bool:
+    """Prints a line for each network and size: milliseconds before, with all other passes, and after; the ratios.
+
+    Returns:
+        Whether all of them meet the target.
+    """
+    met = True
     networks: Sequence[tuple[str, Callable[[int], onnx.ModelProto]]] = (("vgg", vgg), ("resnet", resnet))
-    print("network         masked    others     after   faster than masked   than by the others")
+    print("network         masked    others     after   faster than masked   than by the others    target")
     for name, build in networks:
         for size in sizes:
             masked = proto.from_proto(build(size))
@@ -114,11 +120,16 @@ def main(sizes: Sequence[int] = (64, 128, 224)) -> None:
             assert not report.dropped
             table = graphopt.bench([masked, others, after], min_time=_SECONDS)
             before, rest, small = (row.latency.p50 for row in table.rows)
+            fast = before / small >= _TARGET
+            met = met and fast
             print(
                 f"{name:<7} {size:>3}x{size:<3} {before:>7.2f} ms {rest:>6.2f} ms {small:>6.2f} ms "
-                f"{before / small:>18.2f}x {rest / small:>15.2f}x"
+                f"{before / small:>18.2f}x {rest / small:>15.2f}x    "
+                f"{'met' if fast else 'MISSED'}"
             )
+    print(f"target: {_TARGET}x as fast as masked, {'met by all' if met else 'missed'}")
+    return met
 
 
 if __name__ == "__main__":
-    main([int(size) for size in sys.argv[1:]] or (64, 128, 224))
+    sys.exit(0 if main([int(size) for size in sys.argv[1:]] or (64, 128, 224)) else 1)

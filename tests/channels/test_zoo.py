@@ -14,8 +14,8 @@ from zoo.checks import choose, distance, feeds, parameters, run
 from graphopt import channels, proto
 from graphopt.channels import ChannelGraph
 
-SHORT = {"swin-hf-dynamo": "Gather"}
-"""Where less than nine tenths of what is possible goes, and the operator that stands in the way."""
+SHORT = {"swin-hf-dynamo": ("node_as_strided", "it is indexed at run time")}
+"""Where less than nine tenths of what is possible goes, the node that stands in the way, and why."""
 
 _QUICK = {
     "resnet-basic", "densenet", "shufflenet-v2", "groupnorm", "c2f", "vit-fused-3hd", "llama", "swin", "lstm-last-step",
@@ -41,7 +41,8 @@ def _graph(case: Case) -> tuple[onnx.ModelProto, ChannelGraph]:
 
 
 def test_the_zoo_is_large() -> None:
-    assert len({architecture.name for architecture in ARCHITECTURES}) == len(ARCHITECTURES) >= 60
+    assert len({architecture.name for architecture in ARCHITECTURES}) == len(ARCHITECTURES) >= 137
+    assert len(CASES) >= 230
     assert len(SHORT) <= 0.05 * len(CASES)
 
 
@@ -62,7 +63,7 @@ def test_half_of_each_group_goes(case: Case, record_property: Callable[[str, obj
     record_property("figures", {"zoo: pruned and equal": 1, "zoo: nine tenths reached": int(reached >= 0.9)})
     if str(case) in SHORT:
         assert reached < 0.9, "it is not short any more: take it off the list"
-        assert SHORT[str(case)] in {frozen.node.op_type for frozen in graph.frozen if frozen.node is not None}
+        assert SHORT[str(case)] in {(one.node.name, one.reason) for one in graph.frozen if one.node is not None}
     else:
         assert reached >= 0.9, [(frozen.name, frozen.reason) for frozen in graph.frozen]
 

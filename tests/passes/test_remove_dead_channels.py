@@ -283,6 +283,20 @@ def test_sequences(bias: bool) -> None:
     assert lines(result)[-1] == end
 
 
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (1, 1, 5)])
+def test_bias_of_a_higher_rank_keeps_it(shape: tuple[int, ...]) -> None:
+    rank = max(2, len(shape))
+    text = f"""agraph (float[3,4] x) => (float[{",".join(["1", "3", "5"][3 - rank :])}] y) {{
+        a = MatMul (x, w1)
+        b = Add (a, b1)
+        m = MatMul (b, w2)
+        y = Add (m, b2)
+    }}"""
+    weights = {"w1": weight(4, 8, zero=ODD, axis=1), "b1": weight(8), "w2": weight(8, 5), "b2": weight(*shape)}
+    result = fires(NAME, parse(text, weights), count=4)
+    assert sizes(result)["b2_1"] == shape
+
+
 def test_constant_weight_on_the_left() -> None:
     text = """agraph (float[4,N] x) => (float[5,N] y) {
         a = MatMul (w1, x)
@@ -421,6 +435,84 @@ def test_other_types(dtype: str) -> None:
     weights = {"w1": weight(4, 8, zero=ODD, axis=1), "b1": weight(8), "w2": weight(8, 5), "b2": weight(5)}
     kind = {"float16": np.float16, "double": np.float64}[dtype]
     fires(NAME, parse(text, {name: array.astype(kind) for name, array in weights.items()}), count=4)
+
+
+@pytest.mark.parametrize("to", ["float16", "bfloat16", "float8e4m3fn", "float8e5m2"])
+def test_casts_round(to: str) -> None:
+    """There and back: the bias is what is left of the constant, which a float8 keeps a few bits of."""
+    target = ir.DataType[to.upper()]
+    text = f"""agraph (float[N,4] x) => (float[N,5] y) {{
+        a = Gemm (x, w1, b1)
+        h = Cast <to = {int(target)}> (a)
+        r = Cast <to = 1> (h)
+        y = Gemm (r, w2)
+    }}"""
+    bias = np.array([0, 1.06, 0, -2.3, 0, 0.77, 0, 3.9], np.float32)
+    weights = {"w1": np.zeros((4, 8), np.float32), "b1": bias, "w2": weight(8, 5)}
+    weights["w1"][:, EVEN] = weight(4, 4)
+    result, stats, _ = apply(parse(text, weights), NAME)
+    assert stats.counts[NAME] == 4
+    (folded,) = (value for name, value in result.graph.initializers.items() if name.endswith("_bias"))
+    assert folded.const_value is not None
+    kept = bias.astype(target.numpy()).astype(np.float64)
+    assert np.abs(kept - bias).max() > 1e-4
+    np.testing.assert_allclose(folded.const_value.numpy(), kept @ weights["w2"], rtol=1e-6)
+
+
+def test_casts_that_overflow() -> None:
+    """What the target makes of too large a number is not guessed; of zero nothing but zero comes."""
+    text = """agraph (float[N,4] x) => (float[N,5] y) {
+        a = Gemm (x, w1, b1)
+        h = Cast <to = 10> (a)
+        r = Cast <to = 1> (h)
+        y = Gemm (r, w2)
+    }"""
+    weights = {"w1": weight(4, 8, zero=ODD, axis=1), "b1": np.full(8, 7e4, np.float32), "w2": weight(8, 5)}
+    unchanged(NAME, parse(text, weights))
+    fires(NAME, parse(text, weights | {"b1": np.zeros(8, np.float32)}), count=4)
+
+
+def test_double_stays_double() -> None:
+    """A sigmoid that is computed in float32 is off by 1e-8."""
+    text = """agraph (double[N,4] x) => (double[N,5] y) {
+        a = Gemm (x, w1, b1)
+        r = Sigmoid (a)
+        y = Gemm (r, w2)
+    }"""
+    shapes = {"w1": weight(4, 8, zero=ODD, axis=1), "b1": weight(8), "w2": weight(8, 5)}
+    weights = {name: array.astype(np.float64) for name, array in shapes.items()}
+    result = fires(NAME, parse(text, weights), count=4)
+    folded = result.graph.initializers["Gemm_bias"].const_value
+    assert folded is not None
+    expected = (1 / (1 + np.exp(-weights["b1"][ODD]))) @ weights["w2"][ODD]
+    np.testing.assert_allclose(folded.numpy(), expected, rtol=1e-14)
+
+
+def test_halves_are_rounded_at_each_step() -> None:
+    """A sum that a float16 cannot hold is no constant, even if less is left of it later."""
+    text = """agraph (float16[N,4] x) => (float16[N,5] y) {
+        a = Gemm (x, w1, b1)
+        s = Add (a, a)
+        r = Sigmoid (s)
+        y = Gemm (r, w2)
+    }"""
+    weights = {"w1": weight(4, 8, zero=ODD, axis=1), "b1": np.full(8, 6e4), "w2": weight(8, 5)}
+    unchanged(NAME, parse(text, {name: array.astype(np.float16) for name, array in weights.items()}))
+
+
+def test_whole_numbers_divide_to_whole_numbers() -> None:
+    """Seven halves, of whole numbers, are three."""
+    text = """agraph (float[N,4] x) => (float[N,5] y) {
+        a = Gemm (x, w1)
+        i = Cast <to = 7> (a)
+        j = Add (i, seven)
+        q = Div (j, two)
+        r = Cast <to = 1> (q)
+        y = Gemm (r, w2)
+    }"""
+    weights = {"w1": weight(4, 8, zero=ODD, axis=1), "w2": weight(8, 5), "two": np.full(8, 2)}
+    unchanged(NAME, parse(text, weights | {"seven": np.full(8, 7)}))
+    fires(NAME, parse(text, weights | {"seven": np.full(8, 6)}), count=4)
 
 
 def test_a_constant_too_large_for_a_bias() -> None:

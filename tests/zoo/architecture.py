@@ -10,9 +10,9 @@ import io
 import logging
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ EXPORTERS = ("legacy", "dynamo")
 _SHARED = ("architecture", "blocks", "layers")
 """Files that the result depends on beside the one with the entry."""
 
-_CACHE = Path(tempfile.gettempdir()) / f"graphopt-zoo-{torch.__version__}"
+_CACHE = Path(__file__).parents[2] / ".zoo"
+_VERSIONS = " ".join(f"{name} {metadata.version(name)}" for name in ("onnx", "onnxscript", "torch", "transformers"))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ def export(architecture: Architecture, exporter: str, width: float = 1.0) -> onn
     here = Path(__file__).parent
     files = [Path(inspect.getfile(architecture.build)), *(here / f"{name}.py" for name in _SHARED)]
     source = "".join(file.read_text() for file in files if file.exists())
-    key = hashlib.sha256(f"{architecture.name} {exporter} {width} {source}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(f"{architecture.name} {exporter} {width} {_VERSIONS} {source}".encode()).hexdigest()[:24]
     path = _CACHE / f"{architecture.name}-{exporter}-{key}.onnx"
     if path.exists():
         return onnx.load(path)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from graphopt.analysis import constants
 from graphopt.channels.groups import ChannelGraph
 from graphopt.channels.linker import Sum
 from graphopt.channels.liveness.lanes import Floats, Step
@@ -18,7 +19,6 @@ from graphopt.channels.workpiece import Workpiece
 
 __all__ = ["Fold", "takes_constants"]
 
-_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 _CHUNK = 1 << 20  # elements of a weight that are read at a time
 
 
@@ -30,7 +30,7 @@ def takes_constants(step: Step, total: Sum) -> bool:
     if total.factor is None or (total.input, total.factor) not in ((0, 1), (1, 0)):
         return False
     weight = step.linker.constant(step.value(total.factor))
-    if weight is None or weight.dtype not in _FLOATS or step.node.domain:
+    if weight is None or weight.dtype not in constants.FLOAT_TYPES or step.node.domain:
         return False
     if step.node.op_type == "Conv":
         bias = not step.has(2) or step.is_constant(2)
@@ -94,7 +94,8 @@ class Fold:
             node, index, shift = found
             shift = shift if kept is None else shift[kept]
             old = node.inputs[index] if index < len(node.inputs) else None
-            name = f"{node.name or node.op_type}_bias" if old is None else old.name
+            name, rank = (f"{node.name or node.op_type}_bias", 1) if old is None else (old.name, self._rank(graph, old))
+            shift = shift.reshape([1] * (rank - 1) + [-1])  # a rank above the product's is one of the result's
             bias = workpiece.constant(workpiece.node(node), shift.astype(self.dtype), name)
             workpiece.replace_input(node, index, bias)
             return
@@ -130,6 +131,11 @@ class Fold:
         if math.prod(tensor.shape.numpy()) != len(self.shift) or tensor.shape.numpy()[-1:] != shape:
             return None
         return node, index, np.asarray(tensor.numpy(), np.float64).reshape(-1) + self.shift
+
+    def _rank(self, graph: ChannelGraph, bias: ir.Value) -> int:
+        tensor = graph.linker.constant(bias)
+        assert tensor is not None
+        return len(tensor.shape)
 
     def _last(self, graph: ChannelGraph) -> int:
         return len(graph.linker.axes[self.node.outputs[0]] or ()) - 1

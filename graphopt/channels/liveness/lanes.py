@@ -2,7 +2,7 @@
 
 A lane is one place of one axis: a channel of an image, a head, a hidden unit. It is *constant* when all its elements
 are one number in every run, as those are that a filter of zeros gives. Lanes are followed forwards through the model,
-operator by operator (``lane_rules``); an operator without a rule gives lanes of which nothing is known.
+operator by operator (``rules``); an operator without a rule gives lanes of which nothing is known.
 
 An axis that is symbolic in part has one lane for each place of its static factors.
 """
@@ -33,6 +33,7 @@ __all__ = [
     "Step",
     "carrying",
     "nothing",
+    "rounded",
     "same",
     "static",
     "with_settings",
@@ -46,6 +47,16 @@ Floats = npt.NDArray[np.float64]
 def nothing(size: int) -> Floats:
     """Lanes of which nothing is known."""
     return np.full(size, np.nan)
+
+
+def rounded(lanes: Floats, dtype: ir.DataType) -> Floats:
+    """Lanes as a type holds them; what is too large for it, or no whole number of a type of those, is not known."""
+    if np.isnan(lanes).all():
+        return lanes
+    with np.errstate(all="ignore"):
+        held = lanes.astype(dtype.numpy()).astype(np.float64)
+    known = np.isfinite(lanes) & np.isfinite(held)
+    return np.where(known if dtype.is_floating_point() else held == lanes, held, np.nan)
 
 
 def static(axis: Axis) -> list[Axis]:
@@ -107,20 +118,30 @@ class Lanes:
     def put(self, value: ir.Value, place: int, axis: Axis, lanes: Floats) -> None:
         """Says what the lanes of an axis of a value are."""
         if self.is_open(axis) and len(lanes) == math.prod(_sizes(axis)):
-            lanes = np.where(np.isfinite(lanes), lanes, np.nan)
+            dtype = self.graph.linker.shapes.dtype(value)
+            lanes = np.where(np.isfinite(lanes), lanes, np.nan) if dtype is None else rounded(lanes, dtype)
             if not np.isnan(lanes).all():
                 known = self._known.setdefault(value, {})
                 known[place] = np.where(np.isnan(lanes), known[place], lanes) if place in known else lanes
 
     def computed(self, node: ir.Node, opset: int, numbers: Floats) -> Floats:
-        """What an elementwise operator of one input gives for each of these numbers."""
-        known = ~np.isnan(numbers)
-        key = (node.op_identifier(), opset, *[(name, str(one.value)) for name, one in sorted(node.attributes.items())])
+        """What an elementwise operator of one input gives for each of these numbers, in its own type."""
+        known, dtype = ~np.isnan(numbers), self.graph.linker.shapes.dtype(node.outputs[0])
+        if dtype is None or not known.any():
+            return nothing(len(numbers))
+        if dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+            dtype = ir.DataType.FLOAT  # of which ONNX Runtime rounds the result
+        key = (
+            node.op_identifier(),
+            opset,
+            dtype,
+            *[(name, str(one.value)) for name, one in sorted(node.attributes.items())],
+        )
         if key not in self._functions:
-            self._functions[key] = _session(node, opset, self.graph.model)
+            self._functions[key] = _session(node, opset, dtype, self.graph.model)
         session, result = self._functions[key], nothing(len(numbers))
-        if session is not None and known.any():
-            result[known] = session.run(None, {"x": numbers[known].astype(np.float32)})[0]
+        if session is not None:
+            result[known] = session.run(None, {"x": numbers[known].astype(dtype.numpy())})[0]
         return result
 
 
@@ -128,12 +149,12 @@ def _sizes(axis: Axis) -> list[int]:
     return [leaf.size for leaf in static(axis) if isinstance(leaf.size, int)]
 
 
-def _session(node: ir.Node, opset: int, model: ir.Model) -> Any:
+def _session(node: ir.Node, opset: int, dtype: ir.DataType, model: ir.Model) -> Any:
     """One node on a vector of any length; ``None`` if ONNX Runtime does not run it."""
-    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([None]))
+    x = ir.Value(name="x", type=ir.TensorType(dtype), shape=ir.Shape([None]))
     twin = ir.Node(node.domain, node.op_type, [x], node.attributes.values(), num_outputs=1)
     (y,) = twin.outputs
-    y.name, y.type, y.shape = "y", ir.TensorType(ir.DataType.FLOAT), ir.Shape([None])
+    y.name, y.type, y.shape = "y", ir.TensorType(dtype), ir.Shape([None])
     opsets = {"": opset} | ({node.domain: model.opset_imports.get(node.domain, 1)} if node.domain else {})
     graph = ir.Graph([x], [y], nodes=[twin], opset_imports=opsets, name="lanes")
     try:

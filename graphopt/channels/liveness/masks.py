@@ -1,11 +1,13 @@
 """A mask that someone else computed: weights that it names become zero, so that what is dead can go.
 
-``.npz``: arrays named like initializers, nonzero where a weight stays; of the initializer's shape, or one entry for
-each output channel. ``.json``: ``{"initializer": [numbers along axis 0 that become zero]}``.
+``.npz``: arrays named like weights, nonzero where a weight stays; of the weight's shape, or one entry for each output
+channel. ``.json``: ``{"weight": [output channels that become zero]}``. Output channels lie along the axis along which
+the operator that reads the weight gives them.
 """
 
 from __future__ import annotations
 
+import collections
 import difflib
 import json
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,7 @@ import onnx_ir as ir
 
 from graphopt import walk
 from graphopt.analysis import constants
+from graphopt.channels.tensors import MaskedTensor
 from graphopt.errors import ModelError
 from graphopt.interop.kinds import Source
 from graphopt.verify.feedfile import load_arrays
@@ -27,7 +30,7 @@ __all__ = ["apply_mask", "put_mask"]
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
-_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+_ANY = -1  # what an operator says that works element by element
 
 
 def apply_mask(source: Any, file: str | Path) -> Any:
@@ -37,9 +40,9 @@ def apply_mask(source: Any, file: str | Path) -> Any:
 
     Args:
         source: The model; not changed.
-        file: ``.npz`` with arrays named like initializers, nonzero where a weight stays: of the initializer's shape, or
-            one entry for each output channel. Or ``.json`` that holds, by initializer, the numbers along axis 0 of what
-            becomes zero.
+        file: ``.npz`` with arrays named like weights (initializers or what Constant nodes give), nonzero where a weight
+            stays: of the weight's shape, or one entry for each output channel. Or ``.json`` that holds, by weight, the
+            numbers of the output channels that become zero.
 
     Raises:
         ModelError: The model or the mask cannot be read, or they do not fit each other.
@@ -52,25 +55,43 @@ def apply_mask(source: Any, file: str | Path) -> Any:
 
 def put_mask(model: ir.Model, file: Path) -> None:
     """:func:`apply_mask` on the model itself."""
-    initializers = {
-        value.name: value
-        for scope in walk.scopes(model)
-        for value in scope.graph.initializers.values()
-        if value.const_value is not None
-    }
-    masked: list[tuple[ir.Value, Mask]] = []
+    weights = _weights(model)
+    masked: list[tuple[ir.Value, ir.TensorProtocol]] = []
     for name, entry in _read(file).items():
-        value = initializers.get(name)
-        if value is None:
-            near = difflib.get_close_matches(name, [one for one in initializers if one], n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else "Names are those of the model's initializers."
-            raise ModelError(f"{file}: the model has no initializer '{name}'", hint=hint)
-        masked.append((value, _keep(value, entry, f"{file}: the mask of '{name}'")))
-    for value, keep in masked:
-        assert value.const_value is not None
-        array = value.const_value.numpy()
-        zeros = np.where(keep, array, np.zeros((), array.dtype))
-        value.const_value = constants.tensor(zeros, value.name)
+        values = weights.get(name, [])
+        if not values:
+            near = difflib.get_close_matches(name, weights, n=1)
+            hint = f"Did you mean '{near[0]}'?" if near else "Names are those of initializers and constants."
+            raise ModelError(f"{file}: the model has no weight '{name}'", hint=hint)
+        if len(values) > 1:
+            raise ModelError(
+                f"{file}: {len(values)} weights of the model's subgraphs and functions are called '{name}'",
+                hint="Give them names of their own.",
+            )
+        masked.append((values[0], _masked(values[0], entry, f"{file}: the mask of '{name}'")))
+    for value, tensor in masked:
+        node = value.producer()
+        if node is None:
+            value.const_value = tensor
+        else:
+            node.attributes.clear()
+            node.attributes["value"] = ir.AttrTensor("value", tensor)
+
+
+def _weights(model: ir.Model) -> Mapping[str, Sequence[ir.Value]]:
+    """What initializers and Constant nodes hold, by name, which only within a graph is one value's own."""
+    found: dict[str, list[ir.Value]] = collections.defaultdict(list)
+    for scope in walk.scopes(model):
+        outputs = (output for node in scope.graph if node.op_type == "Constant" for output in node.outputs)
+        for value in (*scope.graph.initializers.values(), *outputs):
+            if value.name and _tensor(value) is not None:
+                found[value.name].append(value)
+    return found
+
+
+def _tensor(value: ir.Value) -> ir.TensorProtocol | None:
+    """What a weight holds, also where the caller may override it."""
+    return value.const_value if value.is_initializer() else constants.constant(value)
 
 
 def _read(file: Path) -> Mapping[str, Any]:
@@ -81,70 +102,111 @@ def _read(file: Path) -> Mapping[str, Any]:
         except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"{file}: cannot be read as JSON: {error}") from error
         if not isinstance(entries, dict):
-            raise ModelError(f"{file}: the mask is no object", hint='Write {"initializer": [channel, ...]}.')
+            raise ModelError(f"{file}: the mask is no object", hint='Write {"weight": [channel, ...]}.')
         return entries
     if file.suffix != ".npz":
         raise ModelError(f"{file}: a mask is an .npz or a .json file")
     return load_arrays(file)
 
 
-def _keep(value: ir.Value, entry: Any, what: str) -> Mask:
-    """What stays, in a shape that broadcasts to the initializer's."""
-    tensor = value.const_value
+def _masked(value: ir.Value, entry: Any, what: str) -> ir.TensorProtocol:
+    """What a weight is under its mask."""
+    tensor = _tensor(value)
     assert tensor is not None
     shape = tensor.shape.numpy()
-    if tensor.dtype not in _FLOATS:
+    if tensor.dtype not in constants.FLOAT_TYPES:
         raise ModelError(f"{what} is for weights of type {tensor.dtype.name.lower()}; only floating-point ones can go")
     if not isinstance(entry, np.ndarray):
-        return _listed(entry, shape, what)
+        return _without_channels(value, tensor, _listed(entry, what), what)
     if entry.dtype.kind not in "biuf" or (entry.dtype.kind == "f" and np.isnan(entry).any()):
         raise ModelError(f"{what} is not made of numbers", hint="Nonzero keeps a weight, zero removes it.")
     if entry.shape == shape:
-        return np.asarray(entry != 0)
+        array = tensor.numpy()
+        return constants.tensor(np.where(entry != 0, array, np.zeros((), array.dtype)), tensor.name)
     if entry.ndim != 1:
         raise ModelError(
-            f"{what} has the shape {list(entry.shape)}, the initializer {list(shape)}",
+            f"{what} has the shape {list(entry.shape)}, the weight {list(shape)}",
             hint="Give a mask of the same shape, or one entry for each output channel.",
         )
-    axis = _output_axis(value, what)
-    if not shape or len(entry) != shape[axis]:
-        channels = shape[axis] if shape else 1
-        raise ModelError(f"{what} has {len(entry)} entries, the initializer of shape {list(shape)} {channels} channels")
-    return np.asarray(entry != 0).reshape([-1 if place == axis else 1 for place in range(len(shape))])
+    return _without_channels(value, tensor, entry == 0, what)
 
 
-def _listed(numbers: Any, shape: Sequence[int], what: str) -> Mask:
-    if not shape:
-        raise ModelError(f"{what} is for a single number, which has no channels")
-    size = shape[0]
+def _listed(numbers: Any, what: str) -> list[int]:
     if not isinstance(numbers, list) or any(type(number) is not int for number in numbers):
         raise ModelError(f"{what} is no list of channel numbers")
-    outside = next((number for number in numbers if not 0 <= number < size), None)
-    if outside is not None:
-        raise ModelError(f"{what} names channel {outside}, the initializer has {size}: 0 to {size - 1}")
-    keep = np.ones([size, *[1] * (len(shape) - 1)], bool)
-    keep[numbers] = False
-    return keep
+    return numbers
 
 
-def _output_axis(value: ir.Value, what: str) -> int:
-    """The axis of a weight along which its operators give channels."""
-    axes = {_gives(node, index, len(value.shape or ())) for node, index in value.uses()} or {0}
-    if len(axes) > 1 or None in axes:
+def _without_channels(
+    value: ir.Value, tensor: ir.TensorProtocol, channels: list[int] | Mask, what: str
+) -> ir.TensorProtocol:
+    """Some output channels zero: those in a list, or those that an entry for each of them says."""
+    shape = tensor.shape.numpy()
+    if not shape:
+        raise ModelError(f"{what} is for a single number, which has no channels")
+    axis = _output_axis(value, shape)
+    if axis is None:
         raise ModelError(
-            f"{what} has one entry a channel, but its operators do not agree along which axis channels lie",
-            hint="Give a mask of the initializer's shape.",
+            f"{what} is of output channels, but along which axis of {list(shape)} its operators give them is not clear",
+            hint="Give an .npz mask of the weight's shape.",
         )
-    (axis,) = axes
-    assert axis is not None
-    return axis
+    size = shape[axis]
+    if isinstance(channels, list):
+        outside = next((number for number in channels if not 0 <= number < size), None)
+        if outside is not None:
+            raise ModelError(f"{what} names channel {outside}, the weight has {size}: 0 to {size - 1}")
+        dead = np.zeros(size, bool)
+        dead[channels] = True
+    else:
+        dead = channels
+        if len(dead) != size:
+            raise ModelError(f"{what} has {len(dead)} entries, the weight of shape {list(shape)} {size} channels")
+    return MaskedTensor(tensor, [dead if place == axis else None for place in range(len(shape))])
 
 
-def _gives(node: ir.Node, index: int, rank: int) -> int | None:
-    if index == 1 and node.op_type == "ConvTranspose":
-        return 1 if node.attributes.get_int("group", 1) == 1 else None
-    if index == 1 and node.op_type == "MatMul":
-        return rank - 1
-    if index == 1 and node.op_type == "Gemm":
-        return 0 if node.attributes.get_int("transB", 0) else 1
-    return 0
+# -- along which axis a weight has output channels
+
+
+def _output_axis(value: ir.Value, shape: Sequence[int]) -> int | None:
+    """The axis of a weight along which its operators give channels; ``None`` where they do not agree."""
+    axes = {_gives(node, index, shape) for node, index in value.uses()} - {_ANY}
+    if not axes:
+        wide = [place for place, size in enumerate(shape) if size != 1]
+        return wide[0] if len(wide) == 1 else 0
+    return axes.pop() if len(axes) == 1 else None
+
+
+def _gives(node: ir.Node, index: int, shape: Sequence[int]) -> int | None:
+    integer, rank = node.attributes.get_int, len(shape)
+    match node.op_type, index:
+        case (("Identity" | "Cast"), 0):
+            return _output_axis(node.outputs[0], shape)
+        case "Transpose", 0:
+            order = list(node.attributes.get_ints("perm", range(rank)[::-1]))
+            axis = _output_axis(node.outputs[0], [shape[place] for place in order])
+            return None if axis is None else order[axis]
+        case "Conv", 1:
+            return 0
+        case "ConvTranspose", 1:
+            return 1 if integer("group", 1) == 1 else None
+        case (("MatMul" | "FusedMatMul"), (0 | 1)):
+            turned = integer("transA" if index == 0 else "transB", 0)
+            return max(0, rank - (2 if (index == 0) != bool(turned) else 1))
+        case "Gemm", (0 | 1):
+            return index if not integer("transA" if index == 0 else "transB", 0) else 1 - index
+        case "Gemm", 2:
+            return rank - 1
+        case (("GRU" | "LSTM" | "RNN"), (1 | 2 | 3 | 7)):
+            return 1
+        case "Attention", 1 if node.domain:
+            return 1
+        case "Gather", 0:
+            others = [place for place in range(rank) if place != integer("axis", 0) % rank]
+            return None if len(others) > 1 else others[0] if others else 0
+        case "Einsum", _:
+            terms, _, result = node.attributes.get_string("equation", "").replace(" ", "").partition("->")
+            rest = terms.split(",")
+            own = rest.pop(index)
+            given = [place for place, letter in enumerate(own) if letter in result and letter not in "".join(rest)]
+            return given[0] if len(given) == 1 and "." not in own else None
+    return _ANY

@@ -21,8 +21,8 @@ Floats = npt.NDArray[np.float64]
 # Where, as fractions of each axis, elements of a slice are looked at before all of them.
 _PROBES = tuple(np.random.default_rng(0).random((8, count)) for count in (2, 64))
 _CHUNK = 1 << 22  # elements
-_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 _INTEGERS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32, ir.DataType.INT64})
+_NUMBERS = constants.FLOAT_TYPES | _INTEGERS
 
 
 def uniform(tensor: ir.TensorProtocol | Array, axis: int) -> Floats:
@@ -31,7 +31,7 @@ def uniform(tensor: ir.TensorProtocol | Array, axis: int) -> Floats:
     A few elements of each slice tell most that have more than one number; only the others are read, in chunks.
     """
     if not isinstance(tensor, np.ndarray):
-        if tensor.dtype not in _FLOATS | _INTEGERS:
+        if tensor.dtype not in _NUMBERS:
             return np.full(tensor.shape.numpy()[axis], np.nan)
         tensor = tensor.numpy()
     slices = tensor.swapaxes(axis, 0)
@@ -53,7 +53,7 @@ def uniform(tensor: ir.TensorProtocol | Array, axis: int) -> Floats:
 
 def of_all(tensor: ir.TensorProtocol) -> Floats:
     """The number that all elements are, ``(1,)``; NaN where they differ."""
-    if tensor.dtype not in _FLOATS | _INTEGERS or not tensor.size:
+    if tensor.dtype not in _NUMBERS or not tensor.size:
         return np.full(1, np.nan)
     return uniform(tensor.numpy().reshape(1, -1), 0)
 
@@ -107,7 +107,9 @@ def has_zero_slices(model: ir.Model) -> bool:
 
 def _is_suspect(tensor: ir.TensorProtocol, op_type: str) -> bool:
     shape = tensor.shape.numpy()
-    if tensor.dtype not in _FLOATS and (tensor.dtype not in _INTEGERS or op_type in ("Gather", "Mul", "Transpose")):
+    if tensor.dtype not in constants.FLOAT_TYPES and (
+        tensor.dtype not in _INTEGERS or op_type in ("Gather", "Mul", "Transpose")
+    ):
         return False
     if op_type == "Mul" and max(shape, default=1) != math.prod(shape):
         return False  # no weight, and what varies along several axes zeroes no lane

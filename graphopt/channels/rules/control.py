@@ -16,6 +16,9 @@ def _if(op: Op) -> None:
             for axis in (*(sides[0] or ()), *(sides[1] or ())):
                 op.freeze(axis, "the branches give tensors of different rank")
             continue
+        for value in values:
+            for axis in (op.linker.constant(value) is not None and op.linker.of(value)) or ():
+                op.freeze(axis, "a branch gives a constant as it is")
         axes, flags = [], []
         for place, (a, b) in enumerate(zip(*sides, strict=True)):
             if a.size == b.size:

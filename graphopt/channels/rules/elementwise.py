@@ -88,15 +88,20 @@ def _power(op: Op) -> None:
     exponent = op.scalar(1)
     positive = exponent is not None and exponent > 0
     for axis, having in every:
-        if exponent is None or exponent < 0:
-            if _first_zero(op, having, (0, 1)):
-                op.freeze(axis, "a power of masked lanes may not be finite")
+        if (exponent is None or exponent < 0) and _first_zero(op, having, (0, 1)):
+            op.freeze(axis, "a power of masked lanes may not be finite")
     op.give([axis for axis, _ in every], [positive and _first_zero(op, having, (0, 1)) for _, having in every])
 
 
 def _preserving(op: Op) -> None:
     """f(0) = 0."""
     op.give(op.axes(0), op.zeros(0))
+
+
+def _cast_like(op: Op) -> None:
+    """Of its second input only the element type matters."""
+    op.axes(1)
+    _preserving(op)
 
 
 def _elsewhere(op: Op) -> None:
@@ -169,6 +174,7 @@ TABLE: Table = {
     "Mod": Rule(_divide),
     "Pow": Rule(_power),
     "PRelu": Rule(_prelu),
+    "CastLike": Rule(_cast_like),
     "Clip": Rule(_clip),
     "CumSum": Rule(_cumulative),
     "Dropout": Rule(_dropout),

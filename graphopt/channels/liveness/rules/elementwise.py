@@ -9,9 +9,20 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphopt.channels.liveness.lanes import Floats, Rule, Step, carrying, same, zero_only
+from graphopt.analysis import constants
+from graphopt.channels.liveness.lanes import Floats, Rule, Step, carrying, rounded, same, zero_only
 
 __all__ = ["TABLE"]
+
+_FLOAT8_TYPES = frozenset(
+    {
+        ir.DataType.FLOAT8E4M3FN,
+        ir.DataType.FLOAT8E4M3FNUZ,
+        ir.DataType.FLOAT8E5M2,
+        ir.DataType.FLOAT8E5M2FNUZ,
+    }
+)
+_ROUNDED_TO_EVEN = constants.FLOAT_TYPES | _FLOAT8_TYPES
 
 
 def _unary(step: Step) -> None:
@@ -19,8 +30,12 @@ def _unary(step: Step) -> None:
 
 
 def _cast(step: Step) -> None:
-    to = step.integer("to", 0)
-    step.carry(same if ir.DataType(to).is_floating_point() else zero_only)
+    """Rounds; what is too large for the target is left unknown, as types differ in whether it saturates."""
+    to = ir.DataType(step.integer("to", 0))
+    if to in _ROUNDED_TO_EVEN:
+        step.carry(lambda lanes: rounded(lanes, to))
+    elif to != ir.DataType.FLOAT8E8M0:  # has no zero
+        step.carry(zero_only)
 
 
 def _each(step: Step, function: Callable[..., Floats]) -> None:
