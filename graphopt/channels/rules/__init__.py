@@ -5,7 +5,17 @@ An operator without a row keeps the size of all that it touches. To add one, wri
 
 from __future__ import annotations
 
-from graphopt.channels.rules import attention, control, elementwise, linear, movement, norm, quantized, recurrent
+from graphopt.channels.rules import (
+    attention,
+    control,
+    decoder,
+    elementwise,
+    linear,
+    movement,
+    norm,
+    quantized,
+    recurrent,
+)
 from graphopt.channels.rules.rule import Rule, Table
 
 __all__ = ["RULES", "Rule", "Table"]
@@ -13,6 +23,7 @@ __all__ = ["RULES", "Rule", "Table"]
 RULES: Table = {
     **attention.TABLE,
     **control.TABLE,
+    **decoder.TABLE,
     **elementwise.TABLE,
     **linear.TABLE,
     **movement.TABLE,

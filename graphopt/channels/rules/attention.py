@@ -12,10 +12,10 @@ from graphopt.channels.rules.rule import Rule, Table
 if TYPE_CHECKING:
     from graphopt.channels.fitting import Fit
 
-__all__ = ["TABLE"]
+__all__ = ["TABLE", "headed", "share"]
 
 
-def _headed(op: Op, hidden: Axis, heads: Axis) -> Axis:
+def headed(op: Op, hidden: Axis, heads: Axis) -> Axis:
     """Splits a hidden axis into heads and lanes of a head.
 
     Returns:
@@ -44,15 +44,15 @@ def _attention(op: Op) -> None:
     if len(q) == 3:
         kv = op.integer("kv_num_heads", 0)
         heads, kv_heads = op.new(op.integer("q_num_heads", 0)), op.new(kv)
-        lanes = _headed(op, q[2], heads)
-        op.unite(lanes, _headed(op, k[2], kv_heads))
-        v_lanes = _headed(op, v[2], kv_heads)
+        lanes = headed(op, q[2], heads)
+        op.unite(lanes, headed(op, k[2], kv_heads))
+        v_lanes = headed(op, v[2], kv_heads)
     else:
         heads, kv_heads, lanes, v_lanes = q[1], k[1], q[3], v[3]
         op.unite(k[1], v[1])
         op.unite(k[3], q[3])
         heads.role.head = kv_heads.role.head = True
-    _share(op, heads, kv_heads)
+    share(op, heads, kv_heads)
     _dot(op, lanes, op.is_zero(0, len(q) - 1) or op.is_zero(1, len(k) - 1))
     op.unite(k[-2], v[-2])
     for other in (k[0], v[0]):
@@ -71,7 +71,7 @@ def _attention(op: Op) -> None:
     op.give([q[0], q[1], hidden], [False, False, own and op.is_zero(2, 2)])
 
 
-def _share(op: Op, heads: Axis, kv_heads: Axis) -> None:
+def share(op: Op, heads: Axis, kv_heads: Axis) -> None:
     """Consecutive query heads share one head of keys and values."""
     if heads.size == kv_heads.size:
         op.unite(heads, kv_heads)
@@ -129,9 +129,9 @@ def _multi_head(op: Op) -> None:
         raise Unlinkable("MultiHeadAttention on packed operands has no rule")
     q, k, v = op.axes(0), op.axes(1), op.axes(2)
     heads = op.new(op.integer("num_heads", 1))
-    lanes = _headed(op, q[2], heads)
-    op.unite(lanes, _headed(op, k[2], heads))
-    v_lanes = _headed(op, v[2], heads)
+    lanes = headed(op, q[2], heads)
+    op.unite(lanes, headed(op, k[2], heads))
+    v_lanes = headed(op, v[2], heads)
     zero = op.is_zero(2, 2)
     _dot(op, lanes, (op.is_zero(0, 2) or op.is_zero(1, 2)) and not (op.has(3) and not op.is_zero(3, 0)))
     if op.has(3):
@@ -174,7 +174,7 @@ def _packed(op: Op) -> None:
         raise Unlinkable("Attention of unequal parts has no rule")
     op.contract(0, 2, 1, 0)
     hidden = op.new(size // 3)
-    lanes = _headed(op, hidden, heads)
+    lanes = headed(op, hidden, heads)
     op.align([weight[1]], [op.new(3, "it counts query, key and value"), hidden])
     zero = op.is_zero(1, 1)
     if op.has(2):
