@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphopt.channels.analysis import analyze, mask, remove
     from graphopt.channels.explaining.explanation import Explanation, explain
-    from graphopt.channels.groups import ChannelGraph, Frozen, Group, Member, Saving, Unit
+    from graphopt.channels.groups import ChannelGraph
     from graphopt.channels.liveness.masks import apply_mask
+    from graphopt.channels.units import Frozen, Group, Member, Saving, Unit
 
 __all__ = [
     "ChannelGraph",
@@ -35,7 +36,8 @@ _HOME = {
     **dict.fromkeys(("analyze", "mask", "remove"), "graphopt.channels.analysis"),
     "apply_mask": "graphopt.channels.liveness.masks",
     **dict.fromkeys(("Explanation", "explain"), "graphopt.channels.explaining.explanation"),
-    **dict.fromkeys(("ChannelGraph", "Frozen", "Group", "Member", "Saving", "Unit"), "graphopt.channels.groups"),
+    "ChannelGraph": "graphopt.channels.groups",
+    **dict.fromkeys(("Frozen", "Group", "Member", "Saving", "Unit"), "graphopt.channels.units"),
 }
 
 

@@ -11,11 +11,12 @@ import onnx_ir as ir
 
 from graphopt import collector
 from graphopt.analysis.inlining import inlined
-from graphopt.channels.groups import ChannelGraph, Group, Unit
+from graphopt.channels.groups import ChannelGraph
 from graphopt.channels.interface import matcher, narrowed
 from graphopt.channels.linker import Linker
 from graphopt.channels.masking import cover
 from graphopt.channels.slicing import cut
+from graphopt.channels.units import Group, Unit
 from graphopt.errors import NotEquivalent, UsageError
 from graphopt.interop.kinds import Source
 from graphopt.pipeline.runner import drop_initializer_inputs

@@ -15,7 +15,8 @@ import onnx_ir as ir
 
 from graphopt.analysis.dims import Dim
 from graphopt.channels.axes import Axis, Freeze, find, leaves
-from graphopt.channels.linker import Axes, Linker
+from graphopt.channels.linker import Linker
+from graphopt.channels.records import Axes
 from graphopt.channels.unions import components
 from graphopt.errors import UsageError
 

@@ -17,7 +17,8 @@ import onnx_ir as ir
 from graphopt.analysis.dims import Dim
 from graphopt.channels.axes import Axis, leaves
 from graphopt.channels.groups import ChannelGraph
-from graphopt.channels.linker import Axes, Op
+from graphopt.channels.op import Op
+from graphopt.channels.records import Axes
 from graphopt.channels.workpiece import Workpiece
 
 __all__ = ["Fit"]

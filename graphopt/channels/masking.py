@@ -16,7 +16,7 @@ import onnx_ir as ir
 from graphopt.analysis import constants
 from graphopt.channels.axes import find, leaves
 from graphopt.channels.groups import ChannelGraph
-from graphopt.channels.linker import Axes, Place
+from graphopt.channels.records import Axes, Place
 from graphopt.channels.slicing import constants_of
 from graphopt.channels.tensors import MaskedTensor
 from graphopt.channels.workpiece import Workpiece

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from graphopt.channels.fitting import Fit
 from graphopt.channels.groups import ChannelGraph
-from graphopt.channels.linker import Axes, Place
+from graphopt.channels.records import Axes, Place
 from graphopt.channels.rules import RULES
 from graphopt.channels.tensors import sliced
 from graphopt.channels.workpiece import Workpiece

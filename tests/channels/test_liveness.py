@@ -22,9 +22,9 @@ import graphopt
 from graphopt import channels, collector, proto
 from graphopt.analysis import constants
 from graphopt.channels import ChannelGraph, Unit, linker
-from graphopt.channels.linker import Place
 from graphopt.channels.liveness import dead as liveness
 from graphopt.channels.liveness import uniform
+from graphopt.channels.records import Place
 from graphopt.channels.slicing import constants_of
 from graphopt.channels.tensors import MaskedTensor
 from graphopt.cli.main import main
@@ -270,7 +270,9 @@ def _held(model: ir.Model, name: str) -> npt.NDArray[Any]:
 
 
 def test_constant_nodes_under_a_mask_of_elements(tmp_path: Path) -> None:
-    model = parse("agraph (float[N,3] x) => (float[N,3] y) { k = Constant <value_floats = [1.0,2.0,3.0]> () y = Add (x, k) }")
+    model = parse(
+        "agraph (float[N,3] x) => (float[N,3] y) { k = Constant <value_floats = [1.0,2.0,3.0]> () y = Add (x, k) }"
+    )
     masked = channels.apply_mask(model, _saved(tmp_path, k=np.array([1, 0, 1])))
     np.testing.assert_array_equal(_held(masked, "k"), [1, 0, 3])
 

@@ -71,6 +71,8 @@ def test_drawings_are_written(model: Path, tmp_path: Path, capsys: pytest.Captur
         (["conv1", "--granularity", "halves"], 2, "--granularity"),
         (["conv1", "--svg", "missing/g.svg"], 4, "there is no folder"),
         (["conv1", "--dot", "."], 4, "it is a folder"),
+        (["conv1", "--svg", "residual.onnx"], 4, "replace the model"),
+        (["conv1", "--svg", "g", "--dot", "./g"], 4, "replace the model or the other drawing"),
         ([], 2, "NODE"),
     ],
 )

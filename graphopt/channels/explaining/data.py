@@ -64,7 +64,8 @@ from graphopt.names import label, operator
 if TYPE_CHECKING:
     from graphopt.channels.explaining.explanation import Channels, Explanation
     from graphopt.channels.explaining.ties import Piece
-    from graphopt.channels.groups import ChannelGraph, Frozen, Group, Saving
+    from graphopt.channels.groups import ChannelGraph
+    from graphopt.channels.units import Frozen, Group, Saving
 
 __all__ = ["of_explanation", "of_graph"]
 

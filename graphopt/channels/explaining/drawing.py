@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from graphopt.channels.explaining.index import Strand
 from graphopt.channels.explaining.ties import is_layer, shape
-from graphopt.channels.groups import Group, Unit
+from graphopt.channels.units import Group, Unit
 from graphopt.human import printable, shorten
 from graphopt.names import label, operator
 

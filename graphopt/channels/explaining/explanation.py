@@ -14,7 +14,8 @@ from graphopt import walk
 from graphopt.channels.axes import leaves
 from graphopt.channels.explaining.index import Slice, Strand
 from graphopt.channels.explaining.ties import Cause, Piece, Tie, cause, is_layer, piece, role, tie
-from graphopt.channels.groups import ChannelGraph, Group, Saving
+from graphopt.channels.groups import ChannelGraph
+from graphopt.channels.units import Group, Saving
 from graphopt.errors import UsageError
 from graphopt.names import label, operator
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from graphopt import walk
 from graphopt.channels.axes import Axis, leaves
 from graphopt.channels.groups import ChannelGraph
-from graphopt.channels.linker import Link
+from graphopt.channels.records import Link
 
 __all__ = ["Index", "Slice", "State", "Strand", "Track"]
 

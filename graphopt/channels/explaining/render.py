@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphopt.channels.explaining.ties import layers_of
-from graphopt.channels.groups import Saving
+from graphopt.channels.units import Saving
 from graphopt.human import byte_size, count, percent, printable, shorten, shorten_all
 from graphopt.names import label, operator
 from graphopt.sections import NARROW, Section, html_table, plain, table
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from graphopt.channels.explaining.explanation import Channels, Explanation
     from graphopt.channels.explaining.ties import Piece, Tie
-    from graphopt.channels.groups import ChannelGraph, Frozen, Group
+    from graphopt.channels.groups import ChannelGraph
+    from graphopt.channels.units import Frozen, Group
 
 __all__ = ["explanation", "explanation_html", "overview", "overview_html"]
 

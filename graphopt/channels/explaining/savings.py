@@ -12,8 +12,9 @@ import onnx_ir as ir
 
 from graphopt.analysis.parameters import identity, parameters
 from graphopt.channels.axes import leaves
-from graphopt.channels.groups import ChannelGraph, Group, Saving, Unit
-from graphopt.channels.linker import Axes, Product
+from graphopt.channels.groups import ChannelGraph
+from graphopt.channels.records import Axes, Product
+from graphopt.channels.units import Group, Saving, Unit
 
 __all__ = ["Savings"]
 

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from graphopt.channels.axes import Axis
 from graphopt.channels.explaining.index import Index, Slice, State, Strand, Track
 from graphopt.channels.explaining.wording import MOVERS, does, plain
-from graphopt.channels.groups import ChannelGraph, Group
+from graphopt.channels.groups import ChannelGraph
+from graphopt.channels.units import Group
 from graphopt.names import label, operator
 
 __all__ = ["Cause", "Piece", "Step", "Tie", "cause", "is_layer", "layers_of", "piece", "role", "shape", "tie"]

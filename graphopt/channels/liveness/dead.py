@@ -16,12 +16,13 @@ import onnx_ir as ir
 from graphopt.channels.atoms import GRANULARITIES
 from graphopt.channels.axes import Axis, find, leaves
 from graphopt.channels.groups import ChannelGraph
-from graphopt.channels.linker import Linker, Sum
+from graphopt.channels.linker import Linker
 from graphopt.channels.liveness.folding import Fold, takes_constants
 from graphopt.channels.liveness.lanes import Floats, Lanes, Step
 from graphopt.channels.liveness.rules.linear import grouped_inputs, is_zero
 from graphopt.channels.liveness.uniform import uniform
-from graphopt.channels.rules import elementwise, linear, movement, norm
+from graphopt.channels.records import Sum
+from graphopt.channels.rules import cutting, elementwise, linear, movement, norm
 from graphopt.channels.slicing import carve
 from graphopt.channels.workpiece import Workpiece
 
@@ -32,7 +33,16 @@ Mask = npt.NDArray[np.bool_]
 _RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "ConvTranspose", "QLinearConv"})
 _LOCAL = frozenset(
-    {*elementwise.TABLE, *linear.TABLE, *movement.TABLE, *norm.TABLE, "DequantizeLinear", "If", "QuantizeLinear"}
+    {
+        *cutting.TABLE,
+        *elementwise.TABLE,
+        *linear.TABLE,
+        *movement.TABLE,
+        *norm.TABLE,
+        "DequantizeLinear",
+        "If",
+        "QuantizeLinear",
+    }
 ) - {"com.microsoft::SkipSimplifiedLayerNormalization"}
 """Operators of which a lane of the result depends on the same lane of the operands, or on the sums that they declare.
 

@@ -12,9 +12,9 @@ import onnx_ir as ir
 
 from graphopt.analysis import constants
 from graphopt.channels.groups import ChannelGraph
-from graphopt.channels.linker import Sum
 from graphopt.channels.liveness.lanes import Floats, Step
 from graphopt.channels.liveness.rules.linear import pads_nothing
+from graphopt.channels.records import Sum
 from graphopt.channels.workpiece import Workpiece
 
 __all__ = ["Fold", "takes_constants"]

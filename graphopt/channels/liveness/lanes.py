@@ -22,8 +22,9 @@ import onnx_ir as ir
 from graphopt import runtime
 from graphopt.channels.axes import Axis, find, leaves
 from graphopt.channels.groups import ChannelGraph
-from graphopt.channels.linker import Axes, Link, Op, Place, Unlinkable
 from graphopt.channels.liveness.uniform import of_all, uniform
+from graphopt.channels.op import Op, Unlinkable
+from graphopt.channels.records import Axes, Link, Place
 from graphopt.errors import ModelError
 
 __all__ = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 from graphopt.channels.rules import (
     attention,
     control,
+    cutting,
     decoder,
     elementwise,
     linear,
@@ -23,6 +24,7 @@ __all__ = ["RULES", "Rule", "Table"]
 RULES: Table = {
     **attention.TABLE,
     **control.TABLE,
+    **cutting.TABLE,
     **decoder.TABLE,
     **elementwise.TABLE,
     **linear.TABLE,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from graphopt.analysis.dims import Dim
 from graphopt.channels.axes import Axis, leaves
-from graphopt.channels.linker import Op, Unlinkable, link_vector
+from graphopt.channels.op import Op, Unlinkable, link_vector
 from graphopt.channels.rules.rule import Rule, Table
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphopt.channels.linker import Op
+from graphopt.channels.op import Op
 from graphopt.channels.rules.rule import Rule, Table
 
 __all__ = ["TABLE"]

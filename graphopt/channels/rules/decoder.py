@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphopt.channels.axes import Axis
-from graphopt.channels.linker import Op, Unlinkable
+from graphopt.channels.op import Op, Unlinkable
 from graphopt.channels.rules.attention import headed, share
 from graphopt.channels.rules.rule import Rule, Table
 
@@ -21,10 +21,7 @@ def _rotary(op: Op) -> None:
     The first input is (N, heads, S, lanes) or (N, S, heads * lanes). ONNX has the caches next, com.microsoft positions.
     """
     x, zeros = op.axes(0), op.zeros(0)
-    if len(x) == 4:
-        lanes = x[3]
-    else:
-        lanes = headed(op, x[2], op.new(_rotary_heads(op)))
+    lanes = x[3] if len(x) == 4 else headed(op, x[2], op.new(_rotary_heads(op)))
     op.freeze(lanes, "RotaryEmbedding turns its lanes in pairs")
     for index in range(1, len(op.node.inputs)):
         if op.has(index):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphopt.channels.axes import Axis
-from graphopt.channels.linker import Op
+from graphopt.channels.op import Op
 from graphopt.channels.rules.rule import Rule, Table
 
 __all__ = ["TABLE", "broadcast"]

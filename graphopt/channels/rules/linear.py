@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphopt.channels.axes import Axis, find, leaves
-from graphopt.channels.linker import Op, Sum, Unlinkable, link_vector
+from graphopt.channels.op import Op, Unlinkable, link_vector
+from graphopt.channels.records import Sum
 from graphopt.channels.rules.rule import Rule, Table
 
 if TYPE_CHECKING:

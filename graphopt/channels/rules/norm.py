@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from graphopt.channels.axes import Axis, leaves
-from graphopt.channels.linker import Op, Unlinkable, link_vector, link_vectors
+from graphopt.channels.op import Op, Unlinkable, link_vector, link_vectors
 from graphopt.channels.rules.rule import Rule, Table
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt.analysis import constants
-from graphopt.channels.linker import Op, Unlinkable
+from graphopt.channels.op import Op, Unlinkable
 from graphopt.channels.rules.rule import Rule, Table
 
 __all__ = ["TABLE"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from graphopt.channels.axes import Axis
-from graphopt.channels.linker import Op, Unlinkable
+from graphopt.channels.op import Op, Unlinkable
 from graphopt.channels.rules.rule import Rule, Table
 
 if TYPE_CHECKING:

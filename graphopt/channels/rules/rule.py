@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from graphopt.channels.fitting import Fit
-    from graphopt.channels.linker import Op
+    from graphopt.channels.op import Op
 
 __all__ = ["Rule", "Table"]
 
