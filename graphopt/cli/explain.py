@@ -50,6 +50,8 @@ def command(
     terminal = Terminal(as_json=as_json, quiet=quiet, verbose=verbose)
     with terminal.progress("analyze"):
         graph = channels.analyze(model, granularity=granularity, allow_interface=allow_interface)
+        if any(str(target.resolve()) in graph.model.meta.get("graphopt.external", {}) for target in targets):
+            raise SaveError("a drawing would replace the weights of the model", hint="Name another file.")
         explanation = channels.explain(graph, node)
     drawings = [
         (target, draw(part))

@@ -1,7 +1,7 @@
 """What removing channels that a mask has zeroed is worth: ONNX Runtime's latency before and after ``optimize``.
 
-``python tests/bench/dead_channels.py [size ...]``; exit code 1 if a row misses the target. The networks have random weights, and zeros for every second
-filter, gamma and beta.
+``python tests/bench/dead_channels.py [size ...]``. The networks have random weights, and zeros for every second
+filter, gamma and beta. Exit code 1 if a row misses the target.
 """
 
 from __future__ import annotations

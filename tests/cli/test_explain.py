@@ -129,3 +129,14 @@ def test_shipped_models(name: str, root: Path, tmp_path: Path, capsys: pytest.Ca
         told = run_json(capsys, "explain", shipped, group["nodes"][0]["node"], "--svg", tmp_path / "g.svg")
         assert group["index"] in [part["group"] for part in told["channels"]]
         ET.fromstring((tmp_path / "g.svg").read_text("utf-8"))
+
+
+def test_explain_does_not_draw_over_the_weights(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    graphopt.save(graphopt.load(model), "outside.onnx", external_data=True, size_threshold=1)
+    before = Path("outside.onnx.data").read_bytes()
+    assert main(["explain", "outside.onnx", "conv1", "--svg", "outside.onnx.data"]) == 4
+    assert "replace the weights" in capsys.readouterr().err
+    assert Path("outside.onnx.data").read_bytes() == before
