@@ -161,7 +161,11 @@ def _find(graph: ChannelGraph, name: str) -> tuple[ir.Node | None, ir.Value | No
         values.setdefault(value.name or "", value)
     names = [*filter(None, dict.fromkeys([*(node.name or "" for node in walk.nodes(graph.model)), *values]))]
     near = difflib.get_close_matches(name, names, n=3) or [one for one in names if name and name.lower() in one.lower()]
-    hint = f"Did you mean {' or '.join(repr(one) for one in near[:3])}?" if near else "Those with channels are in what 'graphopt inspect MODEL --groups --json' prints."
+    hint = (
+        f"Did you mean {' or '.join(repr(one) for one in near[:3])}?"
+        if near
+        else "Those with channels are in what 'graphopt inspect MODEL --groups --json' prints."
+    )
     raise UsageError(f"the model has no node and no tensor '{name}'", hint=hint)
 
 
