@@ -24,12 +24,12 @@ QUICK = settings(
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 THOROUGH = settings(QUICK, max_examples=700, derandomize=False)
-ROUNDING = 2e-5
-"""A dozen operators follow one another, some with statistics over two or three lanes."""
+ROUNDING = 1e-5
 
 
 def _check_network(model: onnx.ModelProto, seed: int) -> None:
     graph = channels.analyze(model)
+    assert graph.groups
     units = choose(graph, seed, 0.5 if seed % 2 else None)
     pruned, masked = channels.remove(graph, units, check=False), channels.mask(graph, units)
     structure.check(proto.from_proto(pruned))
@@ -43,8 +43,12 @@ def _check_network(model: onnx.ModelProto, seed: int) -> None:
     assert distance(run(pruned, inputs), expected) <= ROUNDING
 
 
-def _check_model(example: Example, seed: int) -> None:
-    """Any operators at all: what has no rule keeps its size, and what is removed is removed exactly."""
+def _check_model(example: Example, seed: int) -> bool:
+    """Any operators at all: what has no rule keeps its size, and what is removed is removed exactly.
+
+    Returns:
+        Whether anything was.
+    """
     try:
         run(example.model, example.feeds)
     except ort_errors():
@@ -54,6 +58,7 @@ def _check_model(example: Example, seed: int) -> None:
     pruned, masked = channels.remove(graph, units, check=False), channels.mask(graph, units)
     structure.check(proto.from_proto(pruned))
     assert distance(run(pruned, example.feeds), run(masked, example.feeds)) <= ROUNDING
+    return bool(units)
 
 
 @QUICK
@@ -78,4 +83,7 @@ def test_removal_equals_masking_at_length(part: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_models_of_any_kind_stay_whole_at_length() -> None:
-    settings(THOROUGH)(given(models(), st.integers(0, 1000))(_check_model))()
+    removed: list[bool] = []
+    check = given(models(), st.integers(0, 1000))(lambda example, seed: removed.append(_check_model(example, seed)))
+    settings(THOROUGH)(check)()
+    assert sum(removed) >= 70, "too few of the models had anything to remove"
