@@ -196,6 +196,8 @@ class Atoms:
         """The places of an axis that stay; ``None`` when all do, or when its size is symbolic."""
         if not isinstance(axis.size, int) or axis.size < 2:
             return None
+        if not any(self._is_free(find(leaf)) for leaf in leaves(axis)):
+            return None
         stays = ~gone[self.atoms(axis)]
         return None if stays.all() else np.flatnonzero(stays)
 

@@ -14,7 +14,11 @@ import onnx_ir as ir
 
 from graphopt.analysis.dims import Dim, exact_div
 
-__all__ = ["Axis", "Freeze", "Role", "align", "find", "freeze", "leaves", "unite", "with_leaves"]
+__all__ = ["LARGEST", "Axis", "Freeze", "Role", "align", "find", "freeze", "leaves", "unite", "with_leaves"]
+
+
+LARGEST = 1 << 22
+"""Longer axes are no rows of channels; they stay, and no array of their places is made."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class Axis:
         self.parent: Axis | None = None
         self.parts: list[Axis] | None = None
         self.frozen = frozen
+        if frozen is None and isinstance(size, int) and size > LARGEST:
+            self.frozen = Freeze(None, "it is too long to be channels")
         self.role = Role()
         self.met: list[tuple[Axis, ir.Node | None]] = []
 

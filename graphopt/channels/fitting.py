@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphopt.analysis.dims import Dim
-from graphopt.channels.axes import Axis, leaves
+from graphopt.channels.axes import Axis
 from graphopt.channels.groups import ChannelGraph
 from graphopt.channels.op import Op
 from graphopt.channels.records import Axes
@@ -64,15 +64,9 @@ class Fit:
         return axis.size // before * after
 
     def outer(self, axis: Axis, size: int) -> int:
-        """What is left of the ``size`` blocks that a static axis consists of: heads, groups."""
-        left = seen = 1
-        for leaf in leaves(axis):
-            if seen == size:
-                break
-            assert isinstance(leaf.size, int)
-            seen *= leaf.size
-            left *= self.static(leaf)
-        return left
+        """How many are left of the ``size`` blocks that a static axis consists of: heads, groups."""
+        assert isinstance(axis.size, int)
+        return len(np.unique(self.kept(axis) // (axis.size // size)))
 
     def kept(self, axis: Axis) -> Indices:
         """The places of a static axis that stay."""

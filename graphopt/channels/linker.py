@@ -24,6 +24,9 @@ from graphopt.channels.records import Axes, Link, Place, Product, Sum, ZeroPoint
 
 __all__ = ["Linker"]
 
+_MALFORMED = (LookupError, ValueError, TypeError, ArithmeticError)
+"""What a rule raises on a node that no runtime would run; reporting that is not the linker's job."""
+
 
 class Linker:
     """What the rules say of one model, and all there is to compute groups from.
@@ -107,6 +110,8 @@ class Linker:
                     rule.link(op)
                 except Unlinkable as error:
                     op.freeze_all(str(error))
+                except _MALFORMED:
+                    op.freeze_all(f"{node.op_type} breaks the rules of its operator")
             op.finish()
             self.nodes.append(node)
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from graphopt import walk
 from graphopt.analysis import constants
 from graphopt.analysis.dims import Dim
-from graphopt.channels.axes import Axis, align, freeze, unite, with_leaves
+from graphopt.channels.axes import LARGEST, Axis, align, freeze, unite, with_leaves
 from graphopt.channels.records import Axes, Indices, Link, Place, Product, Sum, ZeroPoint
 
 if TYPE_CHECKING:
@@ -215,6 +215,8 @@ class Op:
 
     def link_range(self, a: Axis, start: int, b: Axis, b_start: int, count: int) -> None:
         """A run of elements of one axis goes with a run of another."""
+        if count > LARGEST:
+            return  # both are frozen
         run = np.arange(count, dtype=np.int64)
         self.link(a, run + start, b, run + b_start)
 

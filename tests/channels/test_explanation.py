@@ -264,7 +264,7 @@ def test_names_that_are_not_there_are_guessed(graph: ChannelGraph) -> None:
     assert "conv1" in caught.value.hint
     with pytest.raises(UsageError) as caught:
         explain(graph, "completely different")
-    assert "inspect --groups" in caught.value.hint
+    assert "--groups --json" in caught.value.hint
     with pytest.raises(UsageError):
         explain(graph, "")
 

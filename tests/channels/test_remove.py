@@ -366,3 +366,27 @@ def test_a_wrong_result_is_seen_through_a_narrower_interface(monkeypatch: pytest
 def test_a_pattern_that_matches_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="no input or output matches 'past_\\*'"):
         channels.analyze(mlp(), allow_interface=["past_*"])
+
+
+def test_groups_that_cut_across_other_factors_keep_their_number() -> None:
+    """A shuffle leaves (3, 2, 2) of 12 channels; two groups of six then lose the same lanes of each pair."""
+    model = harness.parse(
+        """agraph (float[N,3,4,4] x) => (float[N,5] y) {
+            h = Conv(x, w)  a = Reshape(h, six)  b = Transpose<perm=[0,3,2,1,4,5]>(a)  c = Reshape(b, four)
+            g = GroupNormalization<num_groups=2, epsilon=0.1>(c, s, t)  p = GlobalAveragePool(g)  f = Flatten(p)
+            y = MatMul(f, o) }""",
+        {
+            "w": floats(12, 3, 1, 1),
+            "six": np.array([0, 2, 2, 3, 4, 4]),
+            "four": np.array([0, 12, 4, 4]),
+            "s": floats(12),
+            "t": floats(12),
+            "o": floats(12, 5),
+        },
+    )
+    graph = channels.analyze(model)
+    for unit in graph.units:
+        smaller = channels.remove(graph, [unit])  # checks itself
+        norm = next(node for node in smaller.graph if node.op_type == "GroupNormalization")
+        assert norm.attributes["num_groups"].as_int() == 2
+    assert graph.units

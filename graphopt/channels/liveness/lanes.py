@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphopt import runtime
-from graphopt.channels.axes import Axis, find, leaves
+from graphopt.channels.axes import LARGEST, Axis, find, leaves
 from graphopt.channels.groups import ChannelGraph
 from graphopt.channels.liveness.uniform import of_all, uniform
 from graphopt.channels.op import Op, Unlinkable
@@ -86,9 +86,15 @@ class Lanes:
             self.links[link.node].append(link)
         for node in graph.linker.nodes:
             rule = RULES.get(f"{node.domain}::{node.op_type}" if node.domain else node.op_type)
-            if rule is not None:
-                with contextlib.suppress(Unlinkable):
+            if rule is not None and not self._is_absurd(node):
+                with contextlib.suppress(Unlinkable, LookupError, ValueError, TypeError, ArithmeticError):
                     rule(Step(self, node))
+
+    def _is_absurd(self, node: ir.Node) -> bool:
+        """Whether an axis is too long to make an array of its places."""
+        values = [value for value in (*node.inputs, *node.outputs) if value is not None]
+        axes = [axis for value in values for axis in self.graph.linker.axes.get(value) or ()]
+        return any(isinstance(axis.size, int) and axis.size > LARGEST for axis in axes)
 
     def is_open(self, axis: Axis) -> bool:
         """Whether anything along an axis could go; of others nobody wants to know."""

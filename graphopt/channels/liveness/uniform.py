@@ -114,7 +114,7 @@ def _is_suspect(tensor: ir.TensorProtocol, op_type: str) -> bool:
     if op_type == "Mul" and max(shape, default=1) != math.prod(shape):
         return False  # no weight, and what varies along several axes zeroes no lane
     if op_type in ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv"):
-        axes = [axis for axis in (0, 1) if shape[axis] > 1]
+        axes = [axis for axis, size in enumerate(shape[:2]) if size > 1]
     elif op_type == "Gather":  # the row of padding is zero in most tables
         axes = [axis for axis in range(1, len(shape)) if shape[axis] > 1]
     else:

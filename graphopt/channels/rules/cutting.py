@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphopt.channels.axes import Axis
+from graphopt.channels.axes import LARGEST, Axis
 from graphopt.channels.op import Op, Unlinkable
 from graphopt.channels.records import Axes
 from graphopt.channels.rules.rule import Rule, Table
@@ -99,7 +99,7 @@ def _slice(op: Op) -> None:
         return
     for place, start, end, step in ranges:
         size = axes[place].size
-        if not isinstance(size, int):
+        if not isinstance(size, int) or size > LARGEST:
             if (start, step) != (0, 1) or end < np.iinfo(np.int32).max:
                 op.freeze(axes[place], "it is cut, and its size is not known")
                 axes[place] = op.new(op.shape()[place], "it is cut, and its size is not known")
