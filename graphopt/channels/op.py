@@ -135,7 +135,7 @@ class Op:
         attribute = self.node.attributes.get(name)
         return None if attribute is None else tuple(attribute.as_ints())
 
-    def axis(self, index: int, default: int, rank: int) -> int:
+    def axis(self, default: int, rank: int) -> int:
         """The attribute ``axis``, counted from the front."""
         axis = self.integer("axis", default)
         if not -rank <= axis < rank:

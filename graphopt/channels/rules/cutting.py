@@ -20,7 +20,7 @@ __all__ = ["TABLE"]
 def _concat(op: Op) -> None:
     inputs = [op.axes(index) for index in range(len(op.node.inputs))]
     rank = len(inputs[0])
-    axis = op.axis(0, 0, rank)
+    axis = op.axis(0, rank)
     result: list[Axis] = []
     for place in range(rank):
         if place == axis:
@@ -44,7 +44,7 @@ def _concat(op: Op) -> None:
 
 def _split(op: Op) -> None:
     axes, zeros = op.axes(0), op.zeros(0)
-    axis = op.axis(0, 0, len(axes))
+    axis = op.axis(0, len(axes))
     start = 0
     for output in range(len(op.node.outputs)):
         part = op.new(op.shape(output)[axis])
@@ -58,7 +58,7 @@ def _split(op: Op) -> None:
 
 
 def _fit_split(fit: Fit) -> None:
-    axis = fit.op.axis(0, 0, len(fit.op.axes(0)))
+    axis = fit.op.axis(0, len(fit.op.axes(0)))
     if not fit.changed(fit.op.axes(0)[axis]):
         return
     sizes = [fit.static(fit.gives(output)[axis]) for output in range(len(fit.op.node.outputs))]
@@ -154,7 +154,7 @@ def _fit_slice(fit: Fit) -> None:
 
 def _gather(op: Op) -> None:
     data, zeros = op.axes(0), op.zeros(0)
-    axis = op.axis(0, 0, len(data))
+    axis = op.axis(0, len(data))
     indices, contents = op.axes(1), op.indices(1) if op.is_constant(1) else None
     op.keep(1)
     size = data[axis].size
@@ -180,7 +180,7 @@ def _gather(op: Op) -> None:
 
 def _fit_gather(fit: Fit) -> None:
     data = fit.op.axes(0)
-    axis = fit.op.axis(0, 0, len(data))
+    axis = fit.op.axis(0, len(data))
     contents = fit.op.indices(1) if fit.op.is_constant(1) else None
     picked = fit.gives(0)[axis : axis + (0 if contents is None else contents.ndim)]
     if contents is None or not (fit.changed(data[axis]) or any(map(fit.changed, picked))):

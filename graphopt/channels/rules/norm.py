@@ -72,7 +72,7 @@ def _fit_group_norm(fit: Fit) -> None:
 
 def _layer_norm(op: Op) -> None:
     axes, zeros = op.axes(0), list(op.zeros(0))
-    first = op.axis(0, -1, len(axes))
+    first = op.axis(-1, len(axes))
     _over(op, axes[first:])
     zeros = [False] * first + [True] * (len(axes) - first)
     for index in (1, 2):
@@ -93,7 +93,7 @@ def _layer_norm(op: Op) -> None:
 
 def _rms_norm(op: Op) -> None:
     axes, zeros = op.axes(0), op.zeros(0)
-    first = op.axis(0, -1, len(axes))
+    first = op.axis(-1, len(axes))
     _corrected(op, range(first, len(axes)))
     own = op.axes(1)
     for a, b in zip(reversed(own), reversed(axes), strict=False):
@@ -237,7 +237,7 @@ def _reduce_log(op: Op) -> None:
 
 
 def _arg_extremum(op: Op) -> None:
-    axis = op.axis(0, 0, len(op.axes(0)))
+    axis = op.axis(0, len(op.axes(0)))
     op.freeze(op.axes(0)[axis], f"{op.node.op_type} looks along it, and zero is not absent")
     _reduced(op, (axis,), preserves_zero=False)
 
@@ -247,7 +247,7 @@ def _along(default: int) -> Rule:
 
     def link(op: Op) -> None:
         axes = op.axes(0)
-        first = op.axis(0, default if op.opset >= 13 else 1, len(axes))
+        first = op.axis(default if op.opset >= 13 else 1, len(axes))
         for axis in axes[first : first + 1] if op.opset >= 13 else axes[first:]:
             op.freeze(axis, f"{op.node.op_type} looks along it, and zero is not absent")
         op.give(axes)
@@ -257,7 +257,7 @@ def _along(default: int) -> Rule:
 
 def _top_k(op: Op) -> None:
     axes = list(op.axes(0))
-    axis = op.axis(0, -1, len(axes))
+    axis = op.axis(-1, len(axes))
     op.freeze(axes[axis], "TopK looks along it, and zero is not absent")
     for output in range(2):
         own = list(axes)
@@ -267,7 +267,7 @@ def _top_k(op: Op) -> None:
 
 def _lp_norm(op: Op) -> None:
     axes, zeros = op.axes(0), op.zeros(0)
-    axis = op.axis(0, -1, len(axes))
+    axis = op.axis(-1, len(axes))
     op.add_up(0, axis)
     op.give(axes, zeros)
 

@@ -25,7 +25,7 @@ def _quantize(op: Op) -> None:
         if len(own) > 1:
             raise Unlinkable(f"{op.node.op_type} in blocks has no rule")
         if own and own[0].size != 1:
-            op.unite(own[0], axes[op.axis(0, 1, len(axes))])
+            op.unite(own[0], axes[op.axis(1, len(axes))])
     if op.is_constant(0) and op.node.op_type == "DequantizeLinear":
         op.quantized(0, 2, op.integer("axis", 1) % max(len(axes), 1))
     elif op.node.op_type == "DequantizeLinear" and _is_moved_constant(op.value(0)) and _is_shifted(op):

@@ -14,7 +14,7 @@ __all__ = ["TABLE"]
 
 def _concat(step: Step) -> None:
     axes = step.gives()
-    axis = step.axis(0, 0, len(axes))
+    axis = step.axis(0, len(axes))
     inputs = range(len(step.node.inputs))
     if not any(step.any_known(index) for index in inputs):
         return
@@ -55,7 +55,7 @@ def _slice(step: Step) -> None:
 def _gather(step: Step) -> None:
     step.carry(same)
     contents = step.indices(1) if step.is_constant(1) else None
-    axis = step.axis(0, 0, len(step.axes(0)))
+    axis = step.axis(0, len(step.axes(0)))
     size = step.axes(0)[axis].size
     if contents is not None and contents.ndim == 1 and isinstance(size, int):
         step.give_lanes(axis, step.lanes(0, axis)[contents.astype(np.int64) % max(size, 1)])

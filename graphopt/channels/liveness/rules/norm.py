@@ -33,7 +33,7 @@ def _group_norm(step: Step) -> None:
 def _layer_norm(step: Step) -> None:
     """Lanes beside the normalized axes: zeros stay zero, plus the bias where that is one number."""
     rank = len(step.axes(0))
-    first = step.axis(0, -1, rank)
+    first = step.axis(-1, rank)
     shift = step.number(2) if step.has(2) else 0.0
     for place in range(first):
         if step.axes(0)[place].size != 1:
