@@ -21,6 +21,7 @@ from graphopt.analysis.shapes import Shapes
 from graphopt.channels.axes import Axis, freeze
 from graphopt.channels.op import Op, Unlinkable
 from graphopt.channels.records import Axes, Link, Place, Product, Sum, ZeroPoint
+from graphopt.names import operator
 
 __all__ = ["Linker"]
 
@@ -100,8 +101,7 @@ class Linker:
                 self._walk(inner, rules)
             if node.op_type == "Constant" and not node.domain:
                 continue
-            operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-            rule = rules.get(operator)
+            rule = rules.get(operator(node))
             op = Op(self, node)
             if rule is None or any(attribute.is_ref() for attribute in node.attributes.values()):
                 op.freeze_all(f"{node.op_type} has no rule")

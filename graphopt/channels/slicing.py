@@ -14,6 +14,7 @@ from graphopt.channels.records import Axes, Place
 from graphopt.channels.rules import RULES
 from graphopt.channels.tensors import sliced
 from graphopt.channels.workpiece import Workpiece
+from graphopt.names import operator
 
 __all__ = ["carve", "constants_of", "cut"]
 
@@ -37,8 +38,7 @@ def carve(graph: ChannelGraph, gone: Gone, workpiece: Workpiece) -> None:
         if axes and not value.is_initializer():
             _declare(graph, gone, workpiece.value(value), axes)
     for node in linker.nodes:
-        operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-        rule = RULES.get(operator)
+        rule = RULES.get(operator(node))
         if rule is not None and rule.fit is not None and _touches(graph, gone, node):
             rule.fit(Fit(graph, gone, workpiece, node))
 

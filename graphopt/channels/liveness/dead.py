@@ -25,6 +25,7 @@ from graphopt.channels.records import Sum
 from graphopt.channels.rules import cutting, elementwise, linear, movement, norm
 from graphopt.channels.slicing import carve
 from graphopt.channels.workpiece import Workpiece
+from graphopt.names import operator
 
 __all__ = ["Dead", "bury", "dead_units", "remove_dead"]
 
@@ -197,7 +198,7 @@ def _look_along(
     graph: ChannelGraph, lanes: Lanes, node: ir.Node, declared: set[tuple[ir.Node, int, int]], seen: Mask
 ) -> None:
     """Marks the units that a node looks at in a way that it has not declared as a sum."""
-    if (f"{node.domain}::{node.op_type}" if node.domain else node.op_type) in _LOCAL:
+    if operator(node) in _LOCAL:
         return
     step = Step(lanes, node)
     if node.op_type in _RECURRENT and not node.domain:

@@ -26,6 +26,7 @@ from graphopt.channels.liveness.uniform import of_all, uniform
 from graphopt.channels.op import Op, Unlinkable
 from graphopt.channels.records import Axes, Link, Place
 from graphopt.errors import ModelError
+from graphopt.names import operator
 
 __all__ = [
     "Floats",
@@ -85,7 +86,7 @@ class Lanes:
         for link in graph.linker.links:
             self.links[link.node].append(link)
         for node in graph.linker.nodes:
-            rule = RULES.get(f"{node.domain}::{node.op_type}" if node.domain else node.op_type)
+            rule = RULES.get(operator(node))
             if rule is not None and not self._is_absurd(node):
                 with contextlib.suppress(Unlinkable, LookupError, ValueError, TypeError, ArithmeticError):
                     rule(Step(self, node))
