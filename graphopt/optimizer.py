@@ -1,4 +1,4 @@
-"""``optimize``: passes, then proof, then the model."""
+"""``optimize``: passes, then proof, then the model. Lossy passes come first: see :mod:`graphopt.pipeline.lossy`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import onnx_ir as ir
 from graphopt.errors import NotEquivalent, UsageError
 from graphopt.interop import ir_passes
 from graphopt.interop.kinds import Source
-from graphopt.pipeline import registry, runner
+from graphopt.pipeline import lossy, registry, runner
 from graphopt.pipeline.base import Context, Pass, Safety, Target
 from graphopt.pipeline.report import DroppedPass, PassCount, Report, Summary
 from graphopt.proto import signatures
@@ -55,13 +55,16 @@ def optimize(
 ) -> Any:
     """Rewrites a model into a smaller, faster one and proves that it does the same job.
 
+    Lossy passes, which only run where ``passes`` asks for them, come before all others. Each must equal the model that
+    it claims to (the one with zeros in place of what it removed); the others are compared with what they left.
+
     Args:
         source: A path, an ``onnx_ir.Model``, an ``onnx.ModelProto`` or an ``onnx_graphsurgeon.Graph``; never changed.
         passes: Pass specs, presets, pass objects or stock onnx_ir passes; the target's preset if ``None``.
         skip: Names of passes to leave out.
         target: ``portable``, ``ort-cpu`` or ``ort-cuda``.
         exact: Only passes that change no bit of any result.
-        validate: Compare the result with the original in ONNX Runtime.
+        validate: Compare the result with the original (after its lossy passes) in ONNX Runtime.
         strict: A pass that makes the result wrong is an error, not dropped; so is an original that cannot be run.
         input_shapes: Shapes of inputs to validate with, by input name.
         inputs: A file of inputs to validate with, instead of generated ones.
@@ -98,27 +101,40 @@ def optimize(
     origin = Source.of(source, allow_loss=allow_loss)
     if mask is not None:
         origin = _masked(origin, Path(mask))
+    verification: dict[str, Any] = {
+        "shapes": dict(input_shapes or {}),
+        "feeds_file": Path(inputs).absolute() if inputs is not None else None,
+        "provider": provider,
+        "seed": seed,
+        "time_limit": time_limit,
+        "memory_limit": memory_limit,
+        "custom_ops": custom_ops,
+    }
+    losing, chosen = lossy.apart(chosen)
+    loss = None
+    if losing:
+        loss = lossy.lose(
+            origin.read(),
+            losing,
+            verification if validate else None,
+            target=platform,
+            strict=strict,
+            check=structure.check if debug else None,
+            progress=progress,
+        )
+        origin = dataclasses.replace(Source.of(loss.model), give_back=origin.give_back)
     with contextlib.ExitStack() as stack:
         verifier: Verifier | None = None
         if validate:
             from graphopt.verify.equivalence import Verifier
 
-            verifier = stack.enter_context(
-                Verifier(
-                    origin.original,
-                    shapes=dict(input_shapes or {}),
-                    feeds_file=Path(inputs).absolute() if inputs is not None else None,
-                    provider=provider,
-                    seed=seed,
-                    # Bits are promised on the provider that folds the constants.
-                    exact=provider == "cpu" and all(one.safety is Safety.EXACT for one in chosen),
-                    time_limit=time_limit,
-                    memory_limit=memory_limit,
-                    custom_ops=custom_ops,
-                )
-            )
+            # Bits are promised on the provider that folds the constants.
+            exactly = provider == "cpu" and all(one.safety is Safety.EXACT for one in chosen)
+            verifier = stack.enter_context(Verifier(origin.original, **verification, exact=exactly))
         job = _Job(origin, platform, verifier, strict=strict, explain=explain, debug=debug, progress=progress)
         model, report = job.run(chosen)
+    if loss is not None:
+        loss.put_into(report)
     if mask is not None:
         report.notes.append(f"compared with the model under the mask {mask}")
     result = origin.give_back(model)

@@ -15,7 +15,7 @@ from harness import lines, parse
 import graphopt
 from graphopt import proto
 from graphopt.errors import ModelError, NotEquivalent, UsageError
-from graphopt.pipeline.base import Context, RulePass, Safety
+from graphopt.pipeline.base import Context, GraphPass, Outcome, Pass, RulePass, Safety
 from graphopt.rewrite.match import Match, Miss
 
 TEXT = """agraph (float[N,4] x) => (float[N,4] y) {
@@ -198,3 +198,96 @@ def test_one_name_is_no_list_of_names() -> None:
         graphopt.optimize(model, "fold-constants")
     with pytest.raises(UsageError, match="takes a list"):
         graphopt.optimize(model, skip="fold-constants")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpToNeg(GraphPass):
+    """A lossy pass; ``claim`` is the operator of the model that it says it equals."""
+
+    name = "exp-to-neg"
+    safety = Safety.LOSSY
+    claim: str = "Neg"
+
+    def run(self, model: ir.Model, context: Context) -> Outcome:
+        reference = model.clone()
+        for one, op_type in ((model, "Neg"), (reference, self.claim)):
+            for node in one.graph:
+                if node.op_type == "Exp":
+                    node.op_type = op_type
+        return Outcome(1, None, reference if self.claim else None)
+
+
+def test_lossy_pass_comes_first_and_the_rest_is_compared_with_what_it_left() -> None:
+    chosen: list[str | Pass] = ["eliminate-identity", ExpToNeg(), "fold-constants"]
+    result, report = graphopt.optimize(parse(TEXT), chosen, with_report=True)
+    assert lines(result) == ["b = Relu(x)", "y = Neg(b)"]
+    assert report.status == "proven"
+    first = report.passes[0]
+    assert (first.name, first.safety, first.count) == ("exp-to-neg", "lossy", 1)
+    assert report.before.ops == {"Identity": 2, "Relu": 1, "Exp": 1}
+    assert "compared with the model after exp-to-neg" in report.notes
+    assert report.proof().startswith("Proven equal to the model after exp-to-neg.")
+    assert report.to_dict()["baseline"] == "the model after exp-to-neg"
+    assert not report.dropped
+
+
+def test_wrong_pass_after_a_lossy_one_is_found() -> None:
+    result, report = graphopt.optimize(parse(TEXT), [ReluToNeg(), ExpToNeg()], with_report=True)
+    assert [one.name for one in report.dropped] == ["relu-to-neg"]
+    assert [node.op_type for node in result.graph] == ["Identity", "Relu", "Identity", "Neg"]
+    assert report.status == "proven"
+
+
+def test_lossy_pass_that_does_not_what_it_claims_is_left_out() -> None:
+    wrong: list[str | Pass] = ["eliminate-identity", ExpToNeg("Sin")]
+    result, report = graphopt.optimize(parse(TEXT), wrong, with_report=True)
+    assert lines(result) == CLEAN
+    assert [one.name for one in report.dropped] == ["exp-to-neg"]
+    assert report.baseline == "the original"
+    assert not any("compared with" in note for note in report.notes)
+    with pytest.raises(NotEquivalent, match="exp-to-neg"):
+        graphopt.optimize(parse(TEXT), wrong, strict=True)
+
+
+def test_lossy_pass_that_claims_nothing_is_said_to() -> None:
+    _, report = graphopt.optimize(parse(TEXT), [ExpToNeg("")], with_report=True)
+    assert report.status == "proven"
+    assert any("nothing that its own result could be compared with" in note for note in report.notes)
+
+
+def test_lossy_pass_without_validation() -> None:
+    result, report = graphopt.optimize(parse(TEXT), [ExpToNeg("Sin")], validate=False, with_report=True)
+    assert "Neg" in [node.op_type for node in result.graph]
+    assert report.status == "unverified"
+    assert not any("compared with the model" in note for note in report.notes)
+
+
+def test_lossy_pass_on_a_model_that_cannot_run_is_left_out() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21, "unknown.domain" : 1]>
+    agraph (float[N,4] x) => (float[N,4] y) { a = Exp (x)  y = unknown.domain.Strange (a) }"""
+    result, report = graphopt.optimize(parse(text), [ExpToNeg()], with_report=True)
+    assert [node.op_type for node in result.graph] == ["Exp", "Strange"]
+    assert [one.name for one in report.dropped] == ["exp-to-neg"]
+    assert report.status == "unproven"
+    with pytest.raises(NotEquivalent, match="cannot be run"):
+        graphopt.optimize(parse(text), [ExpToNeg()], strict=True)
+
+
+def test_lossy_passes_run_once_and_in_order() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class MoreNeg(GraphPass):
+        """Finds more to do whenever it is asked."""
+
+        name = "more-neg"
+        safety = Safety.LOSSY
+
+        def run(self, model: ir.Model, context: Context) -> Outcome:
+            last = model.graph[-1]
+            node = ir.node("Neg", [last.inputs[0]])
+            model.graph.insert_before(last, node)
+            last.replace_input_with(0, node.outputs[0])
+            return Outcome(1, None, model.clone())
+
+    result, report = graphopt.optimize(parse(TEXT), [MoreNeg(), "eliminate-identity", ExpToNeg()], with_report=True)
+    assert [node.op_type for node in result.graph] == ["Relu", "Neg", "Neg"]
+    assert report.baseline == "the model after more-neg, exp-to-neg"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from graphopt.analysis.shapes import Shapes
 
-__all__ = ["Costs", "NodeCost", "costs"]
+__all__ = ["Costs", "NodeCost", "bind", "costs"]
 
 InputShapes = Mapping[str, Sequence[int]]
 
@@ -173,7 +173,7 @@ class _Meter:
         self._concrete: dict[ir.Value, tuple[int, ...] | None] = {}
         self.bindings = _Bindings()
         self.empty = 0
-        _bind(model, shapes, input_shapes, self.bindings.given)
+        self.bindings.given.update(bind(model, shapes, input_shapes))
 
     def graph(self, graph: ir.Graph, within: tuple[str, ...]) -> Iterator[NodeCost]:
         """The costs of one execution of ``graph``."""
@@ -278,8 +278,13 @@ class _Meter:
         return 1
 
 
-def _bind(model: ir.Model, shapes: Shapes, wanted: InputShapes, bindings: dict[str, int]) -> None:
-    """Give the symbols of the inputs' dims the extents that the caller asked for."""
+def bind(model: ir.Model, shapes: Shapes, wanted: InputShapes) -> dict[str, int]:
+    """The extents of the symbols in the inputs' dims, where inputs have the shapes ``wanted``.
+
+    Raises:
+        UsageError: ``wanted`` names no input or contradicts the model.
+    """
+    bindings: dict[str, int] = {}
     inputs = {value.name: value for value in model.graph.inputs}
     for name, extents in wanted.items():
         if name not in inputs:
@@ -294,6 +299,7 @@ def _bind(model: ir.Model, shapes: Shapes, wanted: InputShapes, bindings: dict[s
             before = bindings.setdefault(symbol, extent) if symbol is not None else dim
             if isinstance(before, int) and before != extent:
                 raise UsageError(f"axis {axis} of input {name!r} is {before}, not {extent}")
+    return bindings
 
 
 def _symbol(dim: dims.Dim) -> dims.Atom | None:

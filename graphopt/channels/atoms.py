@@ -213,6 +213,13 @@ class Atoms:
                     after *= int(len(own) - own.sum())
         return axis.size, before, after
 
+    def shares(self, gone: Mask) -> npt.NDArray[np.float64]:
+        """What share of each factor stays, by its number."""
+        if not self._count:
+            return np.ones(0)
+        sizes = np.diff(self._base)
+        return np.add.reduceat((~gone).astype(np.int64), self._base[:-1]) / sizes
+
     def reason(self, atom: int) -> Freeze:
         """Why an atom stays."""
         blamed = int(self._blame[atom])

@@ -17,6 +17,7 @@ __all__ = [
     "OUTPUT",
     "SHAPE",
     "Shapes",
+    "calibration",
     "channels",
     "names",
     "one_output",
@@ -91,6 +92,17 @@ _TIME = click.option(
     help="For verification.",
 )  # fmt: skip
 _MEMORY = click.option("--memory-limit", type=_byte_size, metavar="SIZE", help="For verification, for example 6GB.")
+_CALIBRATION = click.option(
+    "--calibration",
+    metavar="SPEC",
+    help="Data to calibrate on: PATH[:KEY=VALUE...] of arrays, IDX, images or text; or module:function, or digits.",
+)
+_PREPROCESS = click.option(
+    "--preprocess", default="", metavar="KEY=VALUE[:...]", help="For these data, such as scale=255:layout=nchw."
+)
+_SAMPLES = click.option(
+    "--samples", type=click.IntRange(min=1), default=256, show_default=True, help="How many of them to draw."
+)
 CUSTOM_OPS = click.option(
     "--custom-ops", type=click.Path(), multiple=True, metavar="LIBRARY", help="Custom-operator library. Repeatable."
 )
@@ -109,6 +121,11 @@ def running(command: Command) -> Command:
 def verification(command: Command) -> Command:
     """Adds what verification takes."""
     return running(_FEEDS(_TIME(_MEMORY(CUSTOM_OPS(command)))))
+
+
+def calibration(command: Command) -> Command:
+    """Adds what chooses data: ``calibration`` (None where none are given), ``preprocess`` and ``samples``."""
+    return _CALIBRATION(_PREPROCESS(_SAMPLES(command)))
 
 
 def channels(command: Command) -> Command:

@@ -30,7 +30,8 @@ class Safety(enum.IntEnum):
     """What a pass may change about the results.
 
     ``EXACT``: not a bit. ``NUMERIC``: rounding, within a tolerance that follows from the dtype. ``LOSSY``: accuracy;
-    needs data or training, and never runs unless asked for.
+    needs data or training, and never runs unless asked for. It runs once, before all others, and what it left is what
+    their result is compared with.
     """
 
     EXACT = 0
@@ -53,10 +54,13 @@ class Outcome:
     Attributes:
         count: How many places it changed.
         touched: Nodes whose surroundings changed, for the driver to look at again; ``None`` means all.
+        reference: Of a lossy pass, which does not keep the results: what it left must do the same as this model (the
+            one with a mask in place of what was removed, say). ``None`` if it claims nothing.
     """
 
     count: int = 0
     touched: Iterable[ir.Node] | None = ()
+    reference: ir.Model | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,7 +81,8 @@ class Report:
         passes: Every pass that ran, in order, with its number of changes.
         dropped: Passes left out because the result was wrong with them, or could not be proven.
         status: ``proven``, ``unproven`` (ONNX Runtime cannot run the original) or ``unverified`` (not asked to).
-        equivalence: The comparison with the original, where there was one.
+        baseline: What the result was compared with: ``the original``, or the model after the lossy passes.
+        equivalence: The comparison with it, where there was one.
         misses: For ``explain``: reasons by pass, each with how often and an example node.
         seconds: Wall time by step: ``load``, ``passes``, ``verify``, ``save``, as far as they happened.
         rounds: How often the pass list was gone through.
@@ -94,6 +95,7 @@ class Report:
     passes: list[PassCount]
     status: str
     target: str
+    baseline: str = "the original"
     rounds: int = 0
     dropped: list[DroppedPass] = dataclasses.field(default_factory=list)
     equivalence: Equivalence | None = None
@@ -111,6 +113,7 @@ class Report:
         return {
             "status": self.status,
             "target": self.target,
+            "baseline": self.baseline,
             "before": dataclasses.asdict(self.before),
             "after": dataclasses.asdict(self.after),
             "passes": [dataclasses.asdict(one) for one in self.passes],
@@ -145,7 +148,7 @@ class Report:
             reason = self.equivalence.message if self.equivalence is not None else ""
             said = "Unproven: ONNX Runtime cannot run the original, so only exact passes were applied."
             return f"{said} {reason}".strip()
-        return f"Proven equal to the original. {self.equivalence.message if self.equivalence else ''}".strip()
+        return f"Proven equal to {self.baseline}. {self.equivalence.message if self.equivalence else ''}".strip()
 
     def to_text(self) -> str:
         """The report as plain text."""

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from graphopt import collector
 from graphopt.errors import GraphoptError
-from graphopt.pipeline.base import Context, GraphPass, Pass, RulePass
+from graphopt.pipeline.base import Context, GraphPass, Pass, RulePass, Safety
 from graphopt.rewrite.driver import Driver
 
 __all__ = ["RunStats", "drop_initializer_inputs", "run"]
@@ -28,11 +28,13 @@ class RunStats:
         counts: Changes made, by pass name.
         seconds: Time spent, by graph-pass name; all rules together under ``"rules"``.
         rounds: How often the list was gone through.
+        references: What the lossy passes that changed something must be compared with, by name.
     """
 
     counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     seconds: dict[str, float] = dataclasses.field(default_factory=lambda: collections.defaultdict(float))
     rounds: int = 0
+    references: dict[str, ir.Model | None] = dataclasses.field(default_factory=dict)
 
 
 def run(
@@ -47,7 +49,7 @@ def run(
 
     All rule passes share one driver, placed where the first of them stands; whole-graph passes run in the order
     given. The sequence is repeated while anything changes, and then looks only at what did; late passes wait until
-    nothing else does.
+    nothing else does. A lossy whole-graph pass runs once: it would always find more to take away.
 
     Args:
         model: The model to change.
@@ -70,6 +72,8 @@ def run(
             before = changes
             for index, stage in enumerate(stages):
                 if last_change[index] == changes or (changes != before and isinstance(stage, GraphPass) and stage.late):
+                    continue
+                if isinstance(stage, GraphPass) and stage.safety is Safety.LOSSY and last_change[index] >= 0:
                     continue
                 name = "rules" if isinstance(stage, Driver) else stage.name
                 if progress is not None:
@@ -114,6 +118,8 @@ def _run_stage(
     if not outcome.count:
         return 0
     stats.counts[stage.name] += outcome.count
+    if stage.safety is Safety.LOSSY:
+        stats.references[stage.name] = outcome.reference
     touched = None if outcome.touched is None else [node for node in outcome.touched if node.graph is not None]
     if touched == []:
         return 0  # nothing changed that another pass could see

@@ -12,19 +12,23 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from graphopt.errors import ModelError
-from graphopt.verify import dims
 
 if TYPE_CHECKING:
     from graphopt.verify.feeds import Feeds, Input, Plan
 
-__all__ = ["load_arrays", "read"]
+__all__ = ["UNREADABLE", "load_arrays", "read"]
 
 Array = np.ndarray[Any, Any]
+
+UNREADABLE: Final = (
+    OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What NumPy raises for a damaged ``.npz`` or ``.npy`` file."""
 
 
 def read(source: Path | Sequence[Path], plan: Plan, *, with_truth: bool) -> Iterator[tuple[str, Feeds, Array | None]]:
@@ -66,7 +70,7 @@ def load_arrays(path: Path) -> dict[str, Array]:
             raise ModelError(f"{path}: not an .npz file", hint="Save it with numpy.savez(path, name=array).")
         with archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise ModelError(f"{path}: cannot be read as .npz: {error}") from error
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # numpy gives the bytes of a member that is not in its format
@@ -93,16 +97,7 @@ def _check_array(path: Path, entry: Input, array: Array) -> None:
             f"{path}: input '{entry.name}' is {array.dtype}, the model takes {wanted}",
             hint=f"Convert it with array.astype('{wanted}').",
         )
-    if entry.shape is None:
-        return
-    fits = len(entry.shape) == array.ndim and all(
-        not isinstance(dim, int) or dim == size for dim, size in zip(entry.shape, array.shape, strict=True)
-    )
-    if not fits:
-        shown = [
-            dim if isinstance(dim, int) or dims.is_expression(dim) or "@" not in dim else "?" for dim in entry.shape
-        ]
+    if not entry.accepts(array.shape):
         raise ModelError(
-            f"{path}: input '{entry.name}' has the shape {list(array.shape)}, the model takes "
-            f"[{', '.join(map(str, shown))}]"
+            f"{path}: input '{entry.name}' has the shape {list(array.shape)}, the model takes {entry.shown_shape}"
         )

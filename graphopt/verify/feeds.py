@@ -20,7 +20,7 @@ from graphopt.analysis import constants
 from graphopt.errors import ModelError, UsageError
 from graphopt.verify import dims, fill, values
 
-__all__ = ["Feeds", "Guess", "Plan", "generate"]
+__all__ = ["Feeds", "Guess", "Input", "Plan", "generate", "signature"]
 
 Array = np.ndarray[Any, Any]
 Feeds = dict[str, Any]
@@ -44,6 +44,23 @@ class Input:
     dtype: ir.DataType
     shape: tuple[dims.Dim, ...] | None
     uses: values.Uses
+
+    def accepts(self, shape: Sequence[int]) -> bool:
+        """Whether an array may have this shape; symbols take any size."""
+        return self.shape is None or (
+            len(self.shape) == len(shape)
+            and all(not isinstance(dim, int) or dim == size for dim, size in zip(self.shape, shape, strict=True))
+        )
+
+    @property
+    def shown_shape(self) -> str:
+        """The declared shape for messages: ``[N, 3, ?]``."""
+        if self.shape is None:
+            return "[...]"
+        shown = (
+            "?" if isinstance(dim, str) and "@" in dim and not dims.is_expression(dim) else dim for dim in self.shape
+        )
+        return f"[{', '.join(map(str, shown))}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +126,13 @@ class Plan:
         return plan
 
     def _input(self, value: ir.Value, uses: values.Uses, wanted: Sequence[int] | None) -> Input:
-        name = str(value.name)
-        kind, dtype = _type(value)
-        declared = _declared(value)
+        entry = replace(signature(value), uses=uses)
         if wanted is not None:
-            self._fix(name, declared, tuple(wanted))
-            declared = tuple(wanted)
-        if declared is not None:
-            self.open_dims.add(declared, is_float=dtype.is_floating_point())
-        return Input(name, kind, dtype, declared, uses)
+            self._fix(entry.name, entry.shape, tuple(wanted))
+            entry = replace(entry, shape=tuple(wanted))
+        if entry.shape is not None:
+            self.open_dims.add(entry.shape, is_float=entry.dtype.is_floating_point())
+        return entry
 
     def _fix(self, name: str, declared: tuple[dims.Dim, ...] | None, wanted: tuple[int, ...]) -> None:
         shown = "×".join(map(str, wanted))
@@ -225,6 +240,16 @@ def generate(
     if len(feeds) != samples:
         raise ModelError("the model's inputs are too large to generate", hint="Give shapes with --input-shape.")
     return feeds
+
+
+def signature(value: ir.Value) -> Input:
+    """What a graph input declares, without a look at what the graph does with it.
+
+    Raises:
+        ModelError: It has no type.
+    """
+    kind, dtype = _type(value)
+    return Input(str(value.name), kind, dtype, _declared(value), values.Uses())
 
 
 def _check_names(wanted: Mapping[str, object], names: list[str]) -> None:

@@ -49,4 +49,5 @@ CATALOGUE: dict[str, Entry] = {
         "EliminateCommonSubexpressions", "eliminate_common_subexpressions", _EXACT
     ),
     "remove-unused-initializers": _entry("RemoveUnusedInitializers", "remove_unused_initializers", _CLEANUP),
+    "drop-blocks": _entry("DropBlocks", "drop_blocks", ()),
 }

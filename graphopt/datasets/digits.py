@@ -1,0 +1,41 @@
+"""Handwritten digits that come with scikit-learn: small, real, and there without a download."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from graphopt.datasets.arrays import KEYS
+from graphopt.datasets.column import LABELS, Column, Dataset
+from graphopt.datasets.extras import missing
+from graphopt.datasets.options import Options
+from graphopt.errors import UsageError
+
+__all__ = ["open_digits"]
+
+_SIDE = 8
+
+
+def open_digits(pairs: Mapping[str, str]) -> Dataset:
+    """1,797 images (N, 1, 8, 8) of float32 in [0, 1], labels 0 to 9; ``size=16`` repeats each pixel.
+
+    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI), test set.
+
+    Raises:
+        UsageError: A size that is no multiple of 8.
+        EnvironmentProblem: scikit-learn is not installed.
+    """
+    options = Options.of(pairs, "digits", (*KEYS, "size"))
+    height, width = options.size or (_SIDE, _SIDE)
+    if height % _SIDE or width % _SIDE:
+        raise UsageError(f"digits: the size {height}x{width} is no multiple of {_SIDE}")
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise missing("digits", "scikit-learn", error) from error
+    found = load_digits()
+    images = (found.images / 16).astype(np.float32)[:, None]
+    images = images.repeat(height // _SIDE, axis=2).repeat(width // _SIDE, axis=3)
+    columns = {"x": Column.of(images, derived=True), LABELS: Column.of(found.target)}
+    return Dataset("digits", "digits", lambda _: columns, options)

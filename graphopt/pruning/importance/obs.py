@@ -1,0 +1,213 @@
+"""Importance as the error that is left once what remains has been refitted.
+
+For a layer with weight ``W`` over inputs of covariance ``H``, removing columns ``J`` and refitting the others costs
+``tr(W_J [H^-1]_JJ^-1 W_J')`` of squared error: the Optimal Brain Surgeon (Hassibi and Stork, 1993) for blocks of columns
+and a whole layer, as in ZipLM (Kurtic et al., arXiv 2302.04089). Units go one after the other, and ``H^-1`` and ``W``
+follow (block elimination), so that two channels that stand in for each other do not both count as needless. A unit
+that several layers read costs the sum of what it costs each of them, as a share of what that layer gives.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from graphopt.channels.units import Group
+from graphopt.pruning.importance.activations import filled
+from graphopt.pruning.importance.evidence import Consumer, Evidence, Ranking
+from graphopt.pruning.layers import Layer
+from graphopt.pruning.moments import Moments
+
+__all__ = ["obs"]
+
+Array = npt.NDArray[Any]
+Indices = npt.NDArray[np.int64]
+
+_MEMORY = 3 << 29
+"""Bytes of covariances held at a time; a model with more is watched in several passes."""
+_WIDEST = 8192
+_ROWS_PER_COLUMN = 6
+_FEWEST_ROWS = 4096
+_ROUNDS = 96
+"""Of elimination in a group; in each the same number of units goes."""
+_DAMPING = 1e-2
+
+
+def obs(evidence: Evidence) -> list[Ranking]:
+    """Error of the layers that read a unit, refitted without it (block OBS; arXiv 2302.04089).
+
+    Groups that no layer sums over, or only too wide ones, are ranked by their weights.
+    """
+    by_group: dict[int, list[Consumer]] = collections.defaultdict(list)
+    for consumer in evidence.consumers:
+        if consumer.layer.columns <= _WIDEST:
+            for group in np.unique(evidence.graph.group_of[consumer.units[consumer.units >= 0]]).tolist():
+                by_group[group].append(consumer)
+    rankings: dict[int, Ranking] = {}
+    for groups in _bunches(by_group):
+        layers = list(dict.fromkeys(consumer.layer for group in groups for consumer in by_group[group]))
+        covariances = _covariances(evidence, layers)
+        for group in groups:
+            evidence.progress("rank", len(rankings) / len(by_group))
+            rankings[group] = _Elimination(evidence, evidence.graph.groups[group], by_group[group], covariances).run()
+    unknown = [
+        Ranking(group, np.array([unit.index for unit in group.units]), np.full(len(group.units) + 1, np.nan))
+        for group in evidence.graph.groups
+    ]
+    return filled(evidence, [rankings.get(one.group.index, one) for one in unknown])
+
+
+def _bunches(by_group: dict[int, list[Consumer]]) -> Iterator[list[int]]:
+    """Groups whose covariances fit into memory together."""
+    bunch: list[int] = []
+    inputs: dict[tuple[ir.Value, int, int], int] = {}
+    for group, consumers in by_group.items():
+        own = {_key(one.layer): 4 * one.layer.groups * one.layer.columns**2 for one in consumers}
+        if bunch and sum((inputs | own).values()) > _MEMORY:
+            yield bunch
+            bunch, inputs = [], {}
+        bunch.append(group)
+        inputs |= own
+    if bunch:
+        yield bunch
+
+
+def _key(layer: Layer) -> tuple[Any, ...]:
+    """Layers of one key read the same rows."""
+    node = layer.node
+    if layer.window == 1 and layer.input_axis == -1:
+        return layer.input, layer.columns
+    attributes = ("strides", "pads", "dilations", "auto_pad", "group", "kernel_shape")
+    found = [str(node.attributes[name].value) for name in attributes if name in node.attributes]
+    return layer.input, node.op_type, layer.columns, layer.window, *found
+
+
+def _covariances(evidence: Evidence, layers: list[Layer]) -> dict[tuple[Any, ...], Moments]:
+    """The second moments of the rows of layers, watched on the original model."""
+    kinds = {_key(layer): layer for layer in layers}
+    moments = {key: Moments(one.groups, one.columns, dtype=np.float32) for key, one in kinds.items()}
+    values = list(dict.fromkeys(value for one in kinds.values() for value in (one.input, one.output)))
+    batches = len(evidence.batches)
+    for batch, arrays in enumerate(evidence.observe(values)):
+        evidence.progress("observe", batch / batches)
+        found = dict(zip(values, arrays, strict=True))
+        for number, (key, layer) in enumerate(kinds.items()):
+            shape = found[layer.output].shape
+            positions = layer.positions(shape)
+            limit = math.ceil(max(_FEWEST_ROWS, _ROWS_PER_COLUMN * layer.columns) / batches)
+            picks = None
+            if positions > limit:
+                random = np.random.default_rng([evidence.seed, number, batch])
+                picks = np.sort(random.choice(positions, limit, replace=False))
+            if positions:
+                moments[key].add(layer.rows(found[layer.input], shape, picks))
+    return moments
+
+
+class _Part:
+    """One group of one consumer: what is left of its weight and of the inverse of its covariance.
+
+    ``columns`` is ``(units, width)``: the columns of each unit that it reads, in the order of ``units``.
+    """
+
+    def __init__(self, weight: Array, covariance: Array, columns: Array, units: Indices) -> None:
+        self.columns, self.units = columns, units
+        damped = covariance.astype(np.float64)
+        diagonal = np.einsum("cc->c", damped)
+        diagonal += _DAMPING * max(float(diagonal.mean()), 1e-12)
+        self.weight = weight.astype(np.float64)
+        self.scale = max(float(np.einsum("oc,oc->", self.weight @ covariance, self.weight)), 1e-12)
+        self.inverse = np.linalg.inv(damped)
+        if len(damped) > 2048:
+            self.inverse = self.inverse.astype(np.float32)
+            self.weight = self.weight.astype(np.float32)
+
+    def costs(self) -> Array:
+        """What each unit costs, as a share of what the layer gives: ``(units,)``."""
+        blocks = self.inverse[self.columns[:, :, None], self.columns[:, None, :]].astype(np.float64)
+        weights = self.weight[:, self.columns].transpose(1, 2, 0)  # (units, width, outputs)
+        solved = np.linalg.solve(blocks, weights)
+        costs: Array = np.einsum("uwo,uwo->u", weights, solved) / self.scale
+        return costs
+
+    def remove(self, places: Indices) -> float:
+        """Takes units (by place in ``units``) out; what they cost together."""
+        gone = self.columns[places].reshape(-1)
+        block = self.inverse[np.ix_(gone, gone)].astype(np.float64)
+        weight = self.weight[:, gone].astype(np.float64)
+        solved = np.linalg.solve(block, weight.T)
+        rows = self.inverse[gone]
+        self.weight -= (solved.T @ rows).astype(self.weight.dtype)
+        self.inverse -= rows.T @ np.linalg.solve(block, rows).astype(self.inverse.dtype)
+        # What is gone must never count again, and must not make a block singular.
+        self.weight[:, gone] = 0
+        self.inverse[gone] = 0
+        self.inverse[:, gone] = 0
+        self.inverse[gone, gone] = 1
+        return float(np.einsum("jo,oj->", solved, weight)) / self.scale
+
+
+class _Elimination:
+    """The units of one group, taken away one round after the other."""
+
+    def __init__(
+        self, evidence: Evidence, group: Group, consumers: list[Consumer], covariances: dict[tuple[Any, ...], Moments]
+    ) -> None:
+        self._group = group
+        self._units = np.array([unit.index for unit in group.units], np.int64)
+        self._parts = [
+            part for consumer in consumers for part in self._split(consumer, covariances[_key(consumer.layer)])
+        ]
+
+    def _split(self, consumer: Consumer, moments: Moments) -> Iterator[_Part]:
+        layer = consumer.layer
+        matrix, covariance = layer.matrix(), moments.covariance()
+        each = len(consumer.units) // layer.groups
+        for number in range(layer.groups):
+            units = consumer.units[number * each : (number + 1) * each]
+            channels = np.flatnonzero(np.isin(units, self._units))
+            if not len(channels):
+                continue
+            present, counts = np.unique(units[channels], return_counts=True)
+            if len(set(counts.tolist())) != 1:
+                continue  # a unit with more lanes than another here: nothing that a table could hold
+            channels = channels[np.argsort(units[channels], kind="stable")]
+            columns = layer.columns_of(channels).reshape(len(present), -1)
+            yield _Part(matrix[number], covariance[number], columns, present)
+
+    def run(self) -> Ranking:
+        """The order in which the units go, and the error after each."""
+        size = len(self._units)
+        place = {unit: number for number, unit in enumerate(self._units.tolist())}
+        where = [np.array([place[unit] for unit in part.units.tolist()]) for part in self._parts]
+        if not self._parts:
+            return Ranking(self._group, self._units, np.full(size + 1, np.nan))
+        alive = np.ones(size, bool)
+        order: list[int] = []
+        harm = [0.0]
+        step = max(1, size // _ROUNDS)
+        while alive.any():
+            costs = np.zeros(size)
+            for part, at in zip(self._parts, where, strict=True):
+                costs[at] += part.costs()
+            costs[~alive] = np.inf
+            chosen = np.argsort(costs, kind="stable")[: min(step, int(alive.sum()))]
+            alive[chosen] = False
+            total = 0.0
+            if alive.any():
+                for part, at in zip(self._parts, where, strict=True):
+                    own = np.flatnonzero(np.isin(at, chosen))
+                    if len(own):
+                        total += part.remove(own)
+            else:
+                total = float(costs[chosen].sum())
+            share = costs[chosen] / max(float(costs[chosen].sum()), 1e-30)
+            harm.extend((harm[-1] + np.cumsum(share) * max(total, 0.0)).tolist())
+            order.extend(chosen.tolist())
+        return Ranking(self._group, self._units[order], np.array(harm))

@@ -1,0 +1,151 @@
+"""Sessions to time things with: opened as ``bench`` opens them, and with a profile of every node."""
+
+from __future__ import annotations
+
+import collections
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import onnx_ir as ir
+
+from graphopt import io, proto, runtime, walk
+from graphopt.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+__all__ = ["CONFIG", "NodeTimes", "open_session", "profile"]
+
+CONFIG = {"session.force_spinning_stop": "1"}
+"""As ``bench`` opens its sessions: idle threads must not steal the cores from the next model."""
+
+_LARGEST_MESSAGE = 1_800_000_000  # bytes; protobuf ends at 2 GB
+_NO_LIMIT = 1 << 62
+
+
+class NodeTimes(NamedTuple):
+    """What a profile says of a model.
+
+    Attributes:
+        nodes: The fastest time of each node of the optimized graph, in milliseconds, by its name and operator.
+        overhead: The least that a run took beyond its nodes, in milliseconds.
+        wall: The fastest run, in milliseconds.
+    """
+
+    nodes: Mapping[tuple[str, str], float]
+    overhead: float
+    wall: float
+
+
+def open_session(
+    model: ir.Model | bytes | Path, *, provider: str, threads: int | None, scratch: Path | None = None
+) -> ort.InferenceSession:
+    """Opens a model to be timed. One in memory that is too large for a message goes through a file in ``scratch``.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model.
+        EnvironmentProblem: The provider is missing.
+    """
+    source = _serialized(model, scratch) if isinstance(model, ir.Model) else model
+    return runtime.open_session(source, provider=provider, threads=threads, config=CONFIG)
+
+
+def _serialized(model: ir.Model, scratch: Path | None) -> bytes | Path:
+    """The model with its weights inside: handed over as arrays, not all of ONNX Runtime's fusions find them."""
+    tensors = [value.const_value for scope in walk.scopes(model) for value in scope.graph.initializers.values()]
+    if sum(tensor.nbytes for tensor in tensors if tensor is not None) < _LARGEST_MESSAGE:
+        return proto.to_session_bytes(model, inline_below=_NO_LIMIT)[0]
+    if scratch is None:
+        raise ModelError("the model is larger than a message can be", hint="Give its path.")
+    path = Path(tempfile.mkdtemp(dir=scratch)) / "model.onnx"
+    io.save(model, path)
+    return path
+
+
+def profile(
+    model: ir.Model | bytes,
+    feeds: Mapping[str, Any],
+    *,
+    threads: int | None,
+    enough: Callable[[int, float], bool],
+    before: Callable[[], object] = lambda: None,
+) -> NodeTimes:
+    """Runs a model on the CPU and reads what each node took.
+
+    The fastest of several runs is what counts: on a machine that others use, all noise makes runs slower. With a
+    single thread, what the system gave to others in the middle of a run is left out, too.
+
+    Args:
+        model: The model.
+        feeds: What to feed it.
+        threads: Intra-op threads; ``None`` leaves it to ONNX Runtime.
+        enough: Asked after each run but the first, with the number of runs and the seconds that they took.
+        before: Called before each run, and not timed.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load or run the model.
+    """
+    with tempfile.TemporaryDirectory(prefix="graphopt-profile-") as folder:
+        walls: list[float] = []
+        own: list[float] = []
+        try:
+            session = _profiled(model, threads, Path(folder))
+            while len(walls) < 2 or not enough(len(walls) - 1, sum(walls[1:])):
+                before()
+                start, mine = time.perf_counter(), time.thread_time()
+                session.run(None, feeds)
+                own.append(time.thread_time() - mine)
+                walls.append(time.perf_counter() - start)
+            path = session.end_profiling()
+        except runtime.ort_errors() as error:
+            raise ModelError(f"ONNX Runtime cannot run the model: {runtime.trim(error)}") from error
+        events = json.loads(Path(path).read_text("utf-8"))
+    shares = [min(1.0, mine / wall) if threads == 1 else 1.0 for mine, wall in zip(own, walls, strict=True)]
+    return _times(events, walls, shares)
+
+
+def _profiled(model: ir.Model | bytes, threads: int | None, folder: Path) -> ort.InferenceSession:
+    """Not by way of ``runtime.open_session``, which has no switch for profiles."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    for key, value in CONFIG.items():
+        options.add_session_config_entry(key, value)
+    source = _serialized(model, folder) if isinstance(model, ir.Model) else model
+    opened = source if isinstance(source, bytes) else str(source)
+    return ort.InferenceSession(opened, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+
+
+def _times(events: list[dict[str, Any]], walls: list[float], shares: list[float]) -> NodeTimes:
+    """Microseconds of ``*_kernel_time`` events, in the order of the runs; the first run warms up and does not count.
+
+    ``shares`` says for each run what part of its time was spent on it.
+    """
+    kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+    found: dict[tuple[str, str], list[float]] = collections.defaultdict(list)
+    for event in kernels:
+        key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
+        found[key].append(event["dur"] / 1e3)
+    runs = len(walls)
+    sums = [0.0] * runs
+    nodes: dict[tuple[str, str], float] = {}
+    for key, times in found.items():
+        each = len(times) // runs  # a node in a loop runs several times
+        if not each:
+            continue
+        per_run = [share * sum(times[run * each : (run + 1) * each]) for run, share in enumerate(shares)]
+        sums = [total + one for total, one in zip(sums, per_run, strict=True)]
+        nodes[key] = min(per_run[1:])
+    spent = [1e3 * wall * share for wall, share in zip(walls, shares, strict=True)]
+    gaps = [wall - total for wall, total in zip(spent, sums, strict=True)]
+    return NodeTimes(nodes, max(0.0, min(gaps[1:])), min(spent[1:]))
