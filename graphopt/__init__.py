@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from graphopt.errors import GraphoptError
     from graphopt.io import load, save
     from graphopt.optimizer import optimize
+    from graphopt.pruning.pruner import prune
     from graphopt.verify.equivalence import validate
     from graphopt.version import __version__
 
-__all__ = ["GraphoptError", "__version__", "bench", "channels", "load", "optimize", "save", "validate"]
+__all__ = ["GraphoptError", "__version__", "bench", "channels", "load", "optimize", "prune", "save", "validate"]
 
 _HOME = {
     "GraphoptError": "graphopt.errors",
@@ -25,6 +26,7 @@ _HOME = {
     "bench": "graphopt.benchmark.latency",
     "load": "graphopt.io",
     "optimize": "graphopt.optimizer",
+    "prune": "graphopt.pruning.pruner",
     "save": "graphopt.io",
     "validate": "graphopt.verify.equivalence",
 }

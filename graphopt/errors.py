@@ -15,6 +15,7 @@ exit      meaning
 6         unproven: ONNX Runtime cannot run the original, so only exact passes were applied
 7         a limit was reached: verification or folding ran out of its time or memory
 8         the environment lacks something: an execution provider, an extra, a working onnxruntime
+9         the goal cannot be reached: the error says how far it goes
 130       interrupted, or told to end
 ========  =====================================================================================
 """
@@ -28,6 +29,7 @@ __all__ = [
     "EnvironmentProblem",
     "ExitCode",
     "GraphoptError",
+    "Infeasible",
     "LimitReached",
     "ModelError",
     "NotEquivalent",
@@ -48,6 +50,7 @@ class ExitCode(enum.IntEnum):
     UNPROVEN = 6
     LIMIT = 7
     ENVIRONMENT = 8
+    INFEASIBLE = 9
     INTERRUPTED = 130
 
 
@@ -111,3 +114,9 @@ class EnvironmentProblem(GraphoptError):
     """Something that must be installed or present is not: a provider, an extra, a device."""
 
     exit_code = ExitCode.ENVIRONMENT
+
+
+class Infeasible(GraphoptError):
+    """No choice within the limits reaches the goal."""
+
+    exit_code = ExitCode.INFEASIBLE

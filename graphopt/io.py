@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from graphopt.atomic import Replacement
     from graphopt.proto.wire import Buffer
 
-__all__ = ["check_target", "load", "save", "write_text"]
+__all__ = ["check_target", "load", "save", "staged", "write_text"]
 
 _MAP_FROM = 1 << 20  # bytes: smaller files are read, bigger ones stay mapped
 _PAGE = 4096
@@ -109,7 +109,7 @@ def save(
     target = Path(path).resolve()
     if str(target) in model.meta.get("graphopt.external", {}):
         raise SaveError(f"cannot write {str(target)!r}: the weights of the model lie in that file")
-    try:
+    with _explained(target):
         wanted = external_data if external_data is not None else bool(model.meta.get("graphopt.external"))
         buffers = [] if wanted else proto.to_buffers(model)
         size = sum(map(len, buffers))
@@ -123,9 +123,6 @@ def save(
             _save_with_data(model, target, tensors, mode)
         else:
             _save_alone(target, buffers or proto.to_buffers(model), mode)
-    except OSError as error:
-        hint = _NOT_ENOUGH_ROOM if error.errno in _NO_ROOM else ""
-        raise SaveError(f"cannot write {str(target)!r}: {_reason(error)}", hint=hint) from None
 
 
 def _read(path: Path) -> Buffer:
@@ -181,15 +178,36 @@ def write_text(target: str | os.PathLike[str], text: str) -> None:
     Raises:
         SaveError: It cannot be written.
     """
+    with staged(target, text.encode("utf-8")):
+        pass
+
+
+@contextlib.contextmanager
+def staged(target: str | os.PathLike[str], contents: bytes) -> Iterator[None]:
+    """Write a file, and put it in place of the old one when the block has ended well: several files appear together.
+
+    Raises:
+        SaveError: It cannot be written.
+    """
     from graphopt.atomic import Replacement
 
     path = Path(target).absolute()
     mode = check_target(path)
     path = path.resolve()
-    try:
-        with Replacement(path) as file:
-            file.write([text.encode("utf-8")], mode=mode)
+    with contextlib.ExitStack() as stack:
+        with _explained(path):
+            file = stack.enter_context(Replacement(path))
+            file.write([contents], mode=mode)
+        yield
+        with _explained(path):
             file.commit()
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Says which file an error of the system is about."""
+    try:
+        yield
     except OSError as error:
         hint = _NOT_ENOUGH_ROOM if error.errno in _NO_ROOM else ""
         raise SaveError(f"cannot write {str(path)!r}: {_reason(error)}", hint=hint) from None

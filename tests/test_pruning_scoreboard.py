@@ -66,6 +66,11 @@ def test_a_score_is_right() -> None:
     assert found.loss == pytest.approx(np.mean(losses))
 
 
+def test_divergence_is_that_of_the_predictions() -> None:
+    before, after = np.log([[0.5, 0.5], [0.9, 0.1]]), np.log([[0.25, 0.75], [0.9, 0.1]])
+    assert models.divergence(before, after + 3) == pytest.approx(0.5 * (0.5 * np.log(2) + 0.5 * np.log(2 / 3)))
+
+
 def _summary(**changes: float | str) -> accuracy.Summary:
     values = {"reached": 2.0, "mean": 99.5, "least": 99.0, "drop": 1.0, "seconds": 10.0, "failure": ""}
     return accuracy.Summary(model="digits", tool=peers.GRAPHOPT, wanted=2.0, **{**values, **changes})  # type: ignore[arg-type]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from graphopt import collector
 from graphopt.analysis.inlining import inlined
+from graphopt.channels.atoms import Mask
 from graphopt.channels.groups import ChannelGraph
 from graphopt.channels.interface import matcher, narrowed
 from graphopt.channels.linker import Linker
@@ -24,7 +25,7 @@ from graphopt.pipeline.runner import drop_initializer_inputs
 if TYPE_CHECKING:
     from graphopt.verify.result import Equivalence
 
-__all__ = ["analyze", "mask", "remove"]
+__all__ = ["analyze", "mask", "prove", "remove"]
 
 
 def analyze(
@@ -87,15 +88,40 @@ def remove(model: Any, units: Iterable[Unit | Group], *, check: bool = True, **v
     with collector.paused():
         result = cut(graph, gone)
     if check and gone.any():
-        verdict = _compare(narrowed(graph, gone, cover(graph, gone)), result, verification)
-        if verdict.status == "different":
-            raise NotEquivalent(
-                f"the pruned model differs from the masked one: {verdict.message}",
-                hint="Please report this with the model; pruning fewer groups may avoid it.",
-            )
+        verdict = prove(graph, gone, result, **verification)
         if verdict.status == "unproven":
             warnings.warn(f"ONNX Runtime cannot run the model, so nothing is proven: {verdict.message}", stacklevel=2)
     return graph.give_back(result)
+
+
+def prove(graph: ChannelGraph, gone: Mask, pruned: ir.Model, **verification: Any) -> Equivalence:
+    """Compares a pruned model with the masked one in ONNX Runtime.
+
+    Args:
+        graph: The channel graph of the original.
+        gone: The atoms that were removed.
+        pruned: The model without them.
+        verification: Arguments of :class:`~graphopt.verify.equivalence.Verifier`.
+
+    Returns:
+        The verdict: equal, or unproven where ONNX Runtime cannot run the model.
+
+    Raises:
+        NotEquivalent: They differ.
+        LimitReached: The comparison ran out of time or memory.
+    """
+    from graphopt.verify.equivalence import Verifier
+
+    with collector.paused():
+        masked = narrowed(graph, gone, cover(graph, gone))
+    with Verifier(masked, **verification) as verifier:
+        verdict = verifier.check(pruned)
+    if verdict.status == "different":
+        raise NotEquivalent(
+            f"the pruned model differs from the masked one: {verdict.message}",
+            hint="Please report this with the model; pruning fewer groups may avoid it.",
+        )
+    return verdict
 
 
 def mask(model: Any, units: Iterable[Unit | Group]) -> Any:
@@ -110,13 +136,6 @@ def mask(model: Any, units: Iterable[Unit | Group]) -> Any:
     gone = graph.gone(chosen)
     with collector.paused():
         return graph.give_back(cover(graph, gone))
-
-
-def _compare(masked: ir.Model, pruned: ir.Model, verification: Mapping[str, Any]) -> Equivalence:
-    from graphopt.verify.equivalence import Verifier
-
-    with Verifier(masked, **verification) as verifier:
-        return verifier.check(pruned)
 
 
 def _graph(model: Any, units: Iterable[Unit | Group]) -> tuple[ChannelGraph, list[Unit]]:

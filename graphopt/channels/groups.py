@@ -217,19 +217,6 @@ class ChannelGraph(Atoms):
         chosen[units] = True
         return chosen[self._unit_of]
 
-    def lanes(self, group: Group) -> int:
-        """How many channels of the widest tensor a unit of the group is."""
-        atoms = self._atoms_of[group.units[0].index]
-        own = 1
-        for number in np.unique(self._leaf_of[atoms]).tolist():
-            count = int((self._leaf_of[atoms] == number).sum())
-            for use in self._uses[number]:
-                axes = self.linker.constants.get(use.place) or self.linker.of(use.place.value) or ()
-                size, leaf = axes[use.axis].size, self._leaves[number].size
-                if isinstance(size, int) and isinstance(leaf, int):
-                    own = max(own, count * size // leaf)
-        return own
-
     def members(self, unit: Unit) -> list[Member]:
         """The slices of constants that go with a unit."""
         atoms = self._atoms_of[unit.index]

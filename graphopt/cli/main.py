@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "cli", "main"]
 
 COMMANDS = {
     "optimize": "Rewrite a model, prove that it does the same job, save it.",
+    "prune": "Remove the channels that matter least, refit what is left.",
     "validate": "Prove that two models do the same job.",
     "bench": "Time models against each other.",
     "inspect": "Say what a model is made of.",
@@ -32,9 +33,10 @@ COMMANDS = {
 """Command name to its line in ``--help``; the command lives in the module of that name."""
 
 _EPILOG = """\b
-Exit codes:  0 done           3 bad model         6 unproven
-             1 bug            4 cannot write      7 limit reached
-             2 wrong usage    5 not equivalent    8 broken environment
+Exit codes:  0 done           4 cannot write      8 broken environment
+             1 bug            5 not equivalent    9 goal out of reach
+             2 wrong usage    6 unproven        130 interrupted
+             3 bad model      7 limit reached
 \b
 Completion:  eval "$(_GRAPHOPT_COMPLETE=bash_source graphopt)"   in ~/.bashrc
              likewise with zsh_source or fish_source

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ __all__ = [
     "MODEL",
     "OUTPUT",
     "SHAPE",
+    "Sectioned",
     "Shapes",
     "calibration",
     "channels",
@@ -33,6 +34,41 @@ MODEL = click.Path(path_type=Path)
 """A model to read; :func:`graphopt.load` says what is wrong with it, better than click could."""
 
 OUTPUT = click.Path(path_type=Path)
+
+
+class Sectioned(click.Command):
+    """A command of many options, which its help shows under headings.
+
+    Args:
+        sections: Names of parameters by heading; those that are in none come last.
+        defaults: Gives the defaults of options that leave theirs to the library, by parameter; asked for help only.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        sections: Mapping[str, Sequence[str]],
+        defaults: Callable[[], Mapping[str, object]] = dict,
+        **settings: Any,
+    ) -> None:
+        super().__init__(*args, **settings)
+        self.sections = sections
+        self._defaults = defaults
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        defaults = self._defaults()
+        records = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if isinstance(param, click.Option) and record is not None:
+                own = defaults.get(str(param.name))
+                unsaid = own in (None, "", ()) or isinstance(own, bool) or "[default: " in record[1]
+                records[str(param.name)] = (record[0], record[1] + ("" if unsaid else f"  [default: {own}]"))
+        for title, names in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl([records.pop(name) for name in names])
+        with formatter.section("Other options"):
+            formatter.write_dl(list(records.values()))
 
 
 def _input_shape(text: str) -> tuple[str, tuple[int, ...]]:
@@ -100,9 +136,7 @@ _CALIBRATION = click.option(
 _PREPROCESS = click.option(
     "--preprocess", default="", metavar="KEY=VALUE[:...]", help="For these data, such as scale=255:layout=nchw."
 )
-_SAMPLES = click.option(
-    "--samples", type=click.IntRange(min=1), default=256, show_default=True, help="How many of them to draw."
-)
+_SAMPLES = click.option("--samples", type=click.IntRange(min=1), metavar="N", help="How many of them to draw.")
 CUSTOM_OPS = click.option(
     "--custom-ops", type=click.Path(), multiple=True, metavar="LIBRARY", help="Custom-operator library. Repeatable."
 )
@@ -124,7 +158,7 @@ def verification(command: Command) -> Command:
 
 
 def calibration(command: Command) -> Command:
-    """Adds what chooses data: ``calibration`` (None where none are given), ``preprocess`` and ``samples``."""
+    """Adds what chooses data: ``calibration`` and ``samples`` (None where not given), and ``preprocess``."""
     return _CALIBRATION(_PREPROCESS(_SAMPLES(command)))
 
 

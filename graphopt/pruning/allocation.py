@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphopt.channels.atoms import Mask
+from graphopt.channels.axes import Axis
 from graphopt.channels.groups import ChannelGraph
 from graphopt.channels.units import Group
 from graphopt.errors import UsageError
@@ -76,11 +77,12 @@ def candidates(
     wanted = _matching(graph, groups) if groups else {group.index for group in graph.groups}
     wanted -= _matching(graph, exclude)
     found = []
+    lanes = _lanes(graph)
     for ranking in rankings:
         if ranking.group.index not in wanted:
             continue
         allowed = _legal(ranking, keep)
-        levels = _levels(graph, ranking.group, len(allowed.order), multiple)
+        levels = _levels(len(ranking.group.units), lanes.get(ranking.group.index, 1), len(allowed.order), multiple)
         if len(levels) > 1:
             found.append(Candidate(allowed, levels))
     if not found:
@@ -128,9 +130,24 @@ def _legal(ranking: Ranking, keep: float) -> Ranking:
     return Ranking(ranking.group, np.array(order, np.int64), np.array(harm))
 
 
-def _levels(graph: ChannelGraph, group: Group, most: int, multiple: int) -> tuple[int, ...]:
-    units = len(group.units)
-    lanes = graph.lanes(group)
+def _lanes(graph: ChannelGraph) -> dict[int, int]:
+    """How many channels of an operator's input or output a unit is, at least; by group."""
+    found: dict[int, int] = {}
+    seen: set[Axis] = set()
+    for axis in (axis for product in graph.linker.products for axis in product.axes):
+        if axis in seen or not isinstance(axis.size, int) or axis.size < 2:
+            continue
+        seen.add(axis)
+        units, counts = np.unique(graph.unit_at(graph.atoms(axis)), return_counts=True)
+        for unit, count in zip(units.tolist(), counts.tolist(), strict=True):
+            if unit >= 0:
+                group = int(graph.group_of[unit])
+                found[group] = min(found.get(group, count), count)
+    return found
+
+
+def _levels(units: int, lanes: int, most: int, multiple: int) -> tuple[int, ...]:
+    """The numbers of units to consider taking away, ``most`` at most, so that what is left suits the hardware."""
     while multiple > 1 and units * lanes < _FINEST * multiple:
         multiple //= 2
     step = multiple // math.gcd(multiple, lanes)

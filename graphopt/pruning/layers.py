@@ -206,10 +206,11 @@ class Layer:
         strides = list(attributes.get_ints("strides", [1] * rank))
         dilations = list(attributes.get_ints("dilations", [1] * rank))
         begins = self._begins(inputs, outputs, strides, dilations)
-        total = np.zeros((1, 1), np.int64)
-        outside = np.zeros((1, 1), bool)
+        total: Array = np.zeros((1, 1), np.int64)
+        outside: Array = np.zeros((1, 1), bool)
         for axis in range(rank):
             at, tap = np.arange(outputs[axis])[:, None], np.arange(kernel[axis])[None, :]
+            place: Array
             if self.node.op_type == "Conv":
                 place = at * strides[axis] + tap * dilations[axis] - begins[axis]
                 bad = (place < 0) | (place >= inputs[axis])
@@ -258,7 +259,7 @@ def layer_of(node: ir.Node) -> Layer | None:
     shape = weight.shape.numpy()
     attributes = node.attributes
     if node.op_type in ("Gemm", "MatMul"):
-        if len(shape) != 2 or attributes.get_int("transA", 0) or not math.prod(shape):
+        if len(shape) != 2 or attributes.get_int("transA", 0) == 1 or not math.prod(shape):
             return None
         return Layer(node, weight, 1, 1)
     if len(shape) < 3 or not math.prod(shape):

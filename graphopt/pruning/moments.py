@@ -1,8 +1,8 @@
 """What least squares needs to know of a layer's rows, gathered batch by batch, and the fit itself.
 
-With rows ``x`` and wanted results ``y``, less their means where the layer has a bias: ``G = sum x x'``, ``C = sum x y'``. A
-weight ``W`` then misses ``y`` by ``sum y'y - 2 tr(W C) + tr(W G W')``, and the best one near ``W0`` is
-``W0 + (C' - W0 G) (G + s I)^-1``: ridge regression of what ``W0`` misses (Hoerl and Kennard, *Ridge Regression*, 1970).
+With rows ``x`` and wanted results ``y``, less their means where the layer has a bias: ``G = sum x x'``,
+``C = sum x y'``. A weight ``W`` then misses ``y`` by ``sum y'y - 2 tr(W C) + tr(W G W')``, and the best one near
+``W0`` is ``W0 + (C' - W0 G) (G + s I)^-1``: ridge regression of what ``W0`` misses (Hoerl and Kennard, *Ridge Regression*, 1970).
 Where there are fewer rows than columns the rows themselves are kept, and ``x' (x x' + s I)^-1`` does the same.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,7 @@ class Moments(Samples):
         self.cross: Array = np.zeros((groups, columns, outputs), dtype)
         self.energy: Array = np.zeros((groups, outputs))
 
-    def add(self, rows: Array, results: Array | None = None) -> None:  # noqa: D102
+    def add(self, rows: Array, results: Array | None = None) -> None:
         super().add(rows, results)
         turned = rows.transpose(0, 2, 1)
         self.gram += turned @ rows  # made in float32, added up in float64
@@ -90,17 +90,17 @@ class Moments(Samples):
             self.cross += turned @ results
             self.energy += np.square(results, dtype=np.float64).sum(axis=1)
 
-    def join(self, other: Moments) -> None:  # noqa: D102
+    def join(self, other: Moments) -> None:
         super().join(other)
         self.gram += other.gram
         self.cross += other.cross
         self.energy += other.energy
 
-    def variance(self, *, centred: bool) -> float:  # noqa: D102
+    def variance(self, *, centred: bool) -> float:
         mean = float(np.square(self.result_sum).sum()) / max(1, self.count)
         return float(self.energy.sum()) - (mean if centred else 0.0)
 
-    def error(self, weight: Array, bias: Array | None) -> float:  # noqa: D102
+    def error(self, weight: Array, bias: Array | None) -> float:
         total = float(self.energy.sum() - 2 * np.einsum("goc,gco->", weight, self.cross))
         total += float(np.einsum("goc,goc->", weight @ self.gram, weight))
         if bias is not None:
@@ -116,7 +116,7 @@ class Moments(Samples):
         spread: Array = self.gram - (self.row_sum[:, :, None] * mean[:, None, :]).astype(self.gram.dtype)
         return spread
 
-    def regress(self, weight: Array, ridge: float, *, centred: bool) -> Array:  # noqa: D102
+    def regress(self, weight: Array, ridge: float, *, centred: bool) -> Array:
         gram, cross = self.covariance(centred=centred), self.cross
         if centred:
             cross = cross - (self.row_sum[:, :, None] * (self.result_sum / max(1, self.count))[:, None, :])
@@ -149,22 +149,22 @@ class Rows(Samples):
             if array is not None:
                 self._parts[name].append(np.asarray(array, np.float32))
 
-    def join(self, other: Rows) -> None:  # noqa: D102
+    def join(self, other: Rows) -> None:
         super().join(other)
         for name, parts in self._parts.items():
             parts += other._parts[name]
 
-    def variance(self, *, centred: bool) -> float:  # noqa: D102
+    def variance(self, *, centred: bool) -> float:
         results = self._cut(self._all("results"))
         if centred:
             results = results - results.mean(axis=1, keepdims=True)
         return float(np.square(results, dtype=np.float64).sum())
 
-    def error(self, weight: Array, bias: Array | None) -> float:  # noqa: D102
+    def error(self, weight: Array, bias: Array | None) -> float:
         missed = self._cut(self._all("results")) - self._cut(self._give(weight, bias))
         return float(np.square(missed, dtype=np.float64).sum())
 
-    def regress(self, weight: Array, ridge: float, *, centred: bool) -> Array:  # noqa: D102
+    def regress(self, weight: Array, ridge: float, *, centred: bool) -> Array:
         return self._regression(ridge, centred)(weight, self._all("results"))
 
     @property
@@ -242,6 +242,7 @@ class Fit:
         ridge: The strength that held-out rows chose; ``None`` where the old weight was better than any new one.
         before: Share of the results' variance that the old weight misses on held-out rows, with the best bias.
         after: What the new one misses.
+        rows: How many rows it was fitted to.
     """
 
     weight: Array
@@ -249,6 +250,18 @@ class Fit:
     ridge: float | None
     before: float
     after: float
+    rows: int
+
+    def to_arrays(self) -> dict[str, Array]:
+        """The fit as arrays, to be kept in a file."""
+        numbers = np.array([np.nan if self.ridge is None else self.ridge, self.before, self.after, self.rows])
+        return {"weight": self.weight, "numbers": numbers} | ({} if self.bias is None else {"bias": self.bias})
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Fit:
+        """What :meth:`to_arrays` gave."""
+        ridge, before, after, rows = arrays["numbers"].tolist()
+        return cls(arrays["weight"], arrays.get("bias"), None if np.isnan(ridge) else ridge, before, after, int(rows))
 
 
 def best_fit(train: Samples, held_out: Samples, weight: Array, *, intercept: bool) -> Fit:
@@ -296,4 +309,4 @@ def best_fit(train: Samples, held_out: Samples, weight: Array, *, intercept: boo
     bias = train.bias(chosen) if intercept else None
     if steps and isinstance(train, Rows) and bias is not None and ridge is not None:
         chosen, bias = train.refine(chosen, bias, ridge, steps)
-    return Fit(chosen, bias, ridge, before, after)
+    return Fit(chosen, bias, ridge, before, after, train.count)

@@ -1,8 +1,8 @@
 """Refits the layers of a pruned model so that it computes what the original computed, from inputs alone.
 
 Layer by layer, in the order of the graph: what the original computes on calibration inputs is the target, what the
-pruned model (all earlier layers refitted) feeds into the layer is the data, and ridge regression gives the weight and the
-bias. No labels, no gradients. After He, Zhang and Sun, *Channel Pruning for Accelerating Very Deep Neural Networks*
+pruned model (all earlier layers refitted) feeds into the layer is the data, and ridge regression gives the weight and
+the bias. No labels, no gradients. After He, Zhang and Sun, *Channel Pruning for Accelerating Very Deep Neural Networks*
 (arXiv 1707.06168), whose sampling of positions and whose correction of residual sums are used here.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from graphopt.channels.groups import ChannelGraph
 from graphopt.channels.workpiece import Workpiece
 from graphopt.pruning.layers import Layer, find_layers, layer_of
 from graphopt.pruning.moments import Fit, Moments, Rows, Samples, best_fit
+from graphopt.pruning.rundirectory import Store
 from graphopt.pruning.stages import Feeds, Stages
 
 __all__ = ["Refit", "reconstruct"]
@@ -74,6 +75,11 @@ class _Job:
     train: Samples | None = None
     held_out: Samples | None = None
 
+    @property
+    def key(self) -> str:
+        """Tells it from other layers, unnamed ones too."""
+        return f"{self.number} {self.pruned.name}"
+
 
 def reconstruct(
     graph: ChannelGraph,
@@ -85,8 +91,7 @@ def reconstruct(
     provider: str = "cpu",
     threads: int | None = None,
     progress: Progress | None = None,
-    finished: Mapping[str, Mapping[str, Array]] | None = None,
-    save: Callable[[str, Mapping[str, Array]], None] | None = None,
+    store: Store | None = None,
 ) -> list[Refit]:
     """Refits what comes after removed channels, in the model of ``workpiece``.
 
@@ -99,8 +104,7 @@ def reconstruct(
         provider: Execution provider.
         threads: Intra-op threads.
         progress: Called with what is done and the share of it.
-        finished: Fits of an interrupted run, by layer, as ``save`` was given them.
-        save: Called with each layer's fit.
+        store: Keeps the fits of finished layers for an interrupted run to go on from.
 
     Returns:
         What became of each layer, in order.
@@ -123,11 +127,18 @@ def reconstruct(
     for stage in range(1, last + 1):
         _consume(pruned.run(stage - 1))
         own = by_stage.get(stage, [])
-        _gather(own, original, pruned, stage, len(batches), seed, workpiece)
+        kept = {job: None if store is None else store.load(job.key) for job in own}
+        _gather([job for job in own if kept[job] is None], original, pruned, stage, len(batches), seed)
         for job in own:
             if progress is not None:
                 progress("reconstruct", len(refits) / len(jobs))
-            refits.append(_refit(job, workpiece))
+            found = kept[job]
+            fit = _fit(job) if found is None else Fit.from_arrays(found)
+            if found is None and store is not None and fit is not None:
+                store.save(job.key, fit.to_arrays())
+            refits.append(_report(job, fit))
+            if fit is not None:
+                _write(job.pruned, fit, workpiece)
     return refits
 
 
@@ -186,17 +197,15 @@ def _shortcut(layer: Layer, workpiece: Workpiece) -> tuple[ir.Value, ir.Value] |
         uses = list(value.uses())
         if len(uses) != 1 or value.is_graph_output() or uses[0].node.graph is not layer.node.graph:
             return None
-        node = uses[0].node
+        node, index = uses[0].node, 1 - uses[0].idx
         if node.op_type != "Add" or node.domain:
             return None
-        other = node.inputs[1 - uses[0].idx]
-        if other is None or constants.constant(other) is None:
-            break
+        other, copied = node.inputs[index], workpiece.node(node).inputs[index]
+        if other is None or copied is None:
+            return None
+        if constants.constant(other) is None:
+            return other, copied
         value = node.outputs[0]  # the bias of a MatMul
-    if other.shape is not None and value.shape is not None and len(other.shape) != len(value.shape):
-        return None
-    copied = workpiece.node(node).inputs[1 - uses[0].idx]
-    return (other, copied) if copied is not None and other is not value else None
 
 
 def _bounds(layer: Layer, sums: int) -> tuple[float | None, float | None]:
@@ -247,9 +256,7 @@ def _bias_sum(node: ir.Node) -> tuple[ir.Node, int] | None:
 # -- gathering ---------------------------------------------------------------------------------------------------------
 
 
-def _gather(
-    jobs: Sequence[_Job], original: Stages, pruned: Stages, stage: int, batches: int, seed: int, workpiece: Workpiece
-) -> None:
+def _gather(jobs: Sequence[_Job], original: Stages, pruned: Stages, stage: int, batches: int, seed: int) -> None:
     """Runs the original up to ``stage`` and collects what the layers there should give for what they get."""
     wanted: dict[ir.Value, None] = {}
     for job in jobs:
@@ -269,9 +276,9 @@ def _gather(
             count = y.shape[0] if y.ndim else 1
             offset_by = None
             if job.shortcut is not None:
-                theirs, ours = _picked(found[job.shortcut[0]], job), pruned.available(job.shortcut[1], batch)
-                if theirs.shape == y.shape == ours.shape:
-                    y, offset_by = y + (theirs - ours), ours
+                wanted_sum, own = _picked(found[job.shortcut[0]], job), pruned.available(job.shortcut[1], batch)
+                if wanted_sum.shape == y.shape == own.shape:
+                    y, offset_by = y + (wanted_sum - own), own
             x = pruned.available(job.pruned.input, batch)
             _add(job, x, y, offset_by, batches=batches, batch=batch, offset=offset, seed=seed)
         offset += count
@@ -329,16 +336,20 @@ def _bias_on_top(layer: Layer) -> Array:
 # -- writing back ------------------------------------------------------------------------------------------------------
 
 
-def _refit(job: _Job, workpiece: Workpiece) -> Refit:
-    layer = job.pruned
-    train, held_out = job.train, job.held_out
-    if train is None or held_out is None or not train.count or not held_out.count:
-        return Refit(layer.name, 0, None, math.nan, math.nan)
-    weight = layer.matrix().astype(np.float64) * layer.alpha
-    fit = best_fit(train, held_out, weight, intercept=job.intercept)
+def _fit(job: _Job) -> Fit | None:
+    """The best fit to what was gathered; ``None`` where that is too little."""
+    layer, train, held_out = job.pruned, job.train, job.held_out
     job.train = job.held_out = None
-    _write(layer, fit, workpiece)
-    return Refit(layer.name, train.count, fit.ridge, fit.before, fit.after)
+    if train is None or held_out is None or not train.count or not held_out.count:
+        return None
+    weight = layer.matrix().astype(np.float64) * layer.alpha
+    return best_fit(train, held_out, weight, intercept=job.intercept)
+
+
+def _report(job: _Job, fit: Fit | None) -> Refit:
+    if fit is None:
+        return Refit(job.pruned.name, 0, None, math.nan, math.nan)
+    return Refit(job.pruned.name, fit.rows, fit.ridge, fit.before, fit.after)
 
 
 def _write(layer: Layer, fit: Fit, workpiece: Workpiece) -> None:
@@ -347,7 +358,7 @@ def _write(layer: Layer, fit: Fit, workpiece: Workpiece) -> None:
     if fit.bias is None:
         return
     dtype = layer.weight.dtype.numpy()
-    bias = fit.bias.reshape(-1)
+    bias: Array = fit.bias.reshape(-1)
     if layer.node.op_type != "MatMul":
         beta = layer.node.attributes.get_float("beta", 1.0) if layer.node.op_type == "Gemm" else 1.0
         _set(layer.node, 2, (bias / beta).astype(dtype), workpiece)

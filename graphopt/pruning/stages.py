@@ -157,9 +157,8 @@ class Stages:
         initializers: dict[ir.Value, None] = {}
         for node in nodes:
             for value in _reads(node):
-                if value.is_initializer() and not value.is_graph_input():
-                    initializers[value] = None
-                elif value.is_initializer() and (value.name or "") not in self._batches[0]:
+                fed = value.is_graph_input() and (value.name or "") in self._batches[0]
+                if value.is_initializer() and not fed:
                     initializers[value] = None
                 elif value.producer() not in needed:
                     inputs[value] = None

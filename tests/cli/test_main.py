@@ -16,7 +16,16 @@ import pytest
 
 from graphopt.cli import main as cli_main
 from graphopt.cli.main import COMMANDS, main
-from graphopt.errors import EnvironmentProblem, LimitReached, ModelError, NotEquivalent, SaveError, UsageError
+from graphopt.errors import (
+    EnvironmentProblem,
+    ExitCode,
+    Infeasible,
+    LimitReached,
+    ModelError,
+    NotEquivalent,
+    SaveError,
+    UsageError,
+)
 from graphopt.version import __version__
 
 
@@ -62,7 +71,7 @@ def test_help_lists_every_command_and_exit_code(capsys: pytest.CaptureFixture[st
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in COMMANDS)
-    assert all(f"{code} " in out for code in range(9))
+    assert all(f"{code} " in out for code in ExitCode)
     assert max(map(len, out.splitlines())) <= 80
 
 
@@ -113,6 +122,7 @@ def test_usage_errors(arguments: list[str], words: str, capsys: pytest.CaptureFi
         (NotEquivalent("m", hint="h"), 5),
         (LimitReached("m", hint="h"), 7),
         (EnvironmentProblem("m", hint="h"), 8),
+        (Infeasible("m", hint="h"), 9),
     ],
 )
 def test_errors_have_their_exit_code_and_hint(

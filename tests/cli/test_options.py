@@ -104,11 +104,11 @@ def test_read_only_folder(tmp_path: Path) -> None:
 def test_calibration() -> None:
     @click.command()
     @options.calibration
-    def calibrated(calibration: str | None, preprocess: str, samples: int) -> None:
+    def calibrated(calibration: str | None, preprocess: str, samples: int | None) -> None:
         click.echo(repr((calibration, preprocess, samples)))
 
     runner = CliRunner()
-    assert runner.invoke(calibrated, []).output == "(None, '', 256)\n"
+    assert runner.invoke(calibrated, []).output == "(None, '', None)\n"
     given = ["--calibration", "a.npz:scale=255", "--preprocess", "layout=nchw", "--samples", "8"]
     assert runner.invoke(calibrated, given).output == "('a.npz:scale=255', 'layout=nchw', 8)\n"
     assert runner.invoke(calibrated, ["--samples", "0"]).exit_code == 2

@@ -1,9 +1,9 @@
 """Importance as the error that is left once what remains has been refitted.
 
 For a layer with weight ``W`` over inputs of covariance ``H``, removing columns ``J`` and refitting the others costs
-``tr(W_J [H^-1]_JJ^-1 W_J')`` of squared error: the Optimal Brain Surgeon (Hassibi and Stork, 1993) for blocks of columns
-and a whole layer, as in ZipLM (Kurtic et al., arXiv 2302.04089). Units go one after the other, and ``H^-1`` and ``W``
-follow (block elimination), so that two channels that stand in for each other do not both count as needless. A unit
+``tr(W_J [H^-1]_JJ^-1 W_J')`` of squared error: the Optimal Brain Surgeon (Hassibi and Stork, 1993) for blocks of
+columns and a whole layer, as in ZipLM (Kurtic et al., arXiv 2302.04089). Units go one after the other, and ``H^-1``
+and ``W`` follow (block elimination), so that two channels that stand in for each other do not both count as needless. A unit
 that several layers read costs the sum of what it costs each of them, as a share of what that layer gives.
 """
 

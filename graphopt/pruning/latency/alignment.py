@@ -7,22 +7,25 @@ ONNX Runtime's CPU provider with AVX-512, 79 channels took 934 us where 80 took 
 from __future__ import annotations
 
 import functools
+import time
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from graphopt import runtime
-from graphopt.pruning.latency.meter import Meter
+from graphopt.benchmark import binding, timing
+from graphopt.pruning.latency import sessions
 from graphopt.pruning.latency.micro import Operand, Operator
 
 __all__ = ["Kind", "preferred_multiple"]
 
 Kind = Literal["conv", "matmul"]
 
-_TOLERANCE = 1.06
+_TOLERANCE = 1.05
 """A multiple is good enough when work costs no more than this many times as much as at the coarsest one."""
-_PASSES = 3
+_PLAN = timing.Plan(None, warmup=1, min_time=0.2, max_time=1.5)
 _CPU = "CPUExecutionProvider"
 _OPSET = 17
 
@@ -36,8 +39,8 @@ def preferred_multiple(provider: str = "cpu", threads: int | None = None, kind: 
 
     Args:
         provider: An execution provider, as everywhere.
-        threads: Intra-op threads. Of no account on the CPU, where blocks are a matter of the kernels alone: with two
-            threads on two cores that others use as well, answers were between 2 and 32; with one, always 16.
+        threads: Intra-op threads. Of no account on the CPU, where blocks are a matter of the kernels alone, and one
+            thread tells best: with two, on two cores that others used as well, answers were between 2 and 32.
         kind: Of which operator.
 
     Raises:
@@ -50,14 +53,25 @@ def preferred_multiple(provider: str = "cpu", threads: int | None = None, kind: 
 @functools.cache
 def _measured(provider: str, threads: int | None, kind: Kind) -> int:
     coarsest, batch = (32, 1) if provider == _CPU else (64, 16)
-    meter = Meter(provider, threads)
-    times: dict[int, float] = {}
-    for _ in range(_PASSES):  # apart in time, so that a disturbance does not hit a count twice
-        for count in _counts(coarsest):
-            taken = meter.milliseconds(_operator(kind, count, batch))
-            if taken is not None:
-                times[count] = min(taken, times.get(count, np.inf))
-    return choose(times, coarsest)
+    device = binding.device_of(provider)
+    runners = {}
+    for count in _counts(coarsest):
+        model, feeds = _operator(kind, count, batch).model(prepared=False)
+        session = sessions.open_session(model, provider=provider, threads=threads)
+        runners[count] = binding.runner(session, feeds, device=None if device == "cpu" else device)
+    clock = time.thread_time_ns if provider == _CPU else time.perf_counter_ns
+    samples = timing.measure(list(runners.values()), _PLAN, clock=clock)
+    return choose(dict(zip(runners, relative([sample.rounds for sample in samples]), strict=True)), coarsest)
+
+
+def relative(rounds: Sequence[Sequence[float]]) -> list[float]:
+    """The time of each of several things over that of all of them in the same round: the median over the rounds.
+
+    A round is short against what disturbs it, so that a slow machine slows all of them.
+    """
+    times = np.array(rounds, np.float64)
+    shares: list[float] = np.median(times / times.mean(axis=0), axis=1).tolist()
+    return shares
 
 
 def _counts(coarsest: int) -> list[int]:

@@ -87,7 +87,7 @@ class Curve:
         grid = next((found for found in (_grid(site, time, at) for at in range(depth, -1, -1)) if found), None)
         self.measured = grid is not None
         self._levels, self._times = grid or ([[factor.size] for factor in site.factors], np.zeros(1))
-        self._shape = self._times.shape
+        self._shape = self._times.shape if site.factors else ()
         self._flat: list[float] = self._times.reshape(-1).tolist()
         self._padded: dict[int, bool] = {}
         self._penalty: dict[int, float] = {}
@@ -145,7 +145,9 @@ class Curve:
                 for place, part in ((upper - 1, 1 - share), (upper, share))
             ]
         value = sum(self._flat[at] * weight for at, weight in corners)
-        return max(value, 0.1 * self._flat[0])
+        # below the least of all, at least half of what its share of that would be
+        shares = (min(1.0, count / levels[0]) for levels, count in zip(self._levels, counts, strict=True))
+        return max(value, 0.5 * self._flat[0] * math.prod(shares))
 
 
 def _grid(

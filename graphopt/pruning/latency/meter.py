@@ -61,12 +61,12 @@ class Meter:
     def _profiled(self, operator: Operator) -> float:
         model, feeds = operator.model(seed=self.seed)
         times = sessions.profile(model, feeds, threads=self.threads, enough=_enough, before=self._swept.sum)
-        own = [
+        around = {*_AROUND, *([operator.activation.op_type] if operator.activation else [])}
+        return sum(
             milliseconds
             for (name, op_type), milliseconds in times.nodes.items()
-            if op_type not in _AROUND and not name.startswith(PREPARATION)
-        ]
-        return sum(own)
+            if op_type not in around and not name.startswith(PREPARATION)
+        )
 
     def _slope(self, operator: Operator, copies: int = 5) -> float:
         device = binding.device_of(self.provider)

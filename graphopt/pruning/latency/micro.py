@@ -74,6 +74,7 @@ class Operator:
         attributes: As the node has them, adapted to the sizes.
         inputs: What it reads; ``None`` for what it could read and does not.
         outputs: Which of its outputs something reads.
+        activation: The operator on its first output that runtimes fuse with it; reads that as its first input.
     """
 
     domain: str
@@ -83,19 +84,24 @@ class Operator:
     attributes: tuple[ir.Attr, ...]
     inputs: tuple[Operand | None, ...]
     outputs: tuple[bool, ...] = (True,)
+    activation: Operator | None = None
 
     def __str__(self) -> str:
         name = f"{self.domain}::{self.op_type}" if self.domain else self.op_type
         attributes = sorted(f"{attribute.name}={_text(attribute.value)}" for attribute in self.attributes)
         inputs = ", ".join("-" if operand is None else str(operand) for operand in self.inputs)
         given = "".join("y" if wanted else "-" for wanted in self.outputs)
-        return f"{name}-{self.version}[{' '.join(attributes)}]({inputs})->{given}"
+        after = f" {self.activation}" if self.activation else ""
+        return f"{name}-{self.version}[{' '.join(attributes)}]({inputs})->{given}{after}"
 
-    def model(self, *, copies: int = 1, seed: int = 0) -> tuple[ir.Model, dict[str, Array]]:
+    def model(self, *, copies: int = 1, seed: int = 0, prepared: bool = True) -> tuple[ir.Model, dict[str, Array]]:
         """A model of it, and what to feed that.
 
-        Activations pass through a Relu first, so that the operator finds them in the caches, as it does what another
-        operator has just written. ``copies`` read the same activations and have weights of their own.
+        Args:
+            copies: How many; they read the same activations and have weights of their own.
+            seed: Of what they read.
+            prepared: Whether activations pass through a Relu first, so that the operator finds them in the caches, as
+                it does what another operator has just written.
         """
         opsets = {"": self.standard, self.domain: self.version}
         inputs: list[ir.Value] = []
@@ -109,31 +115,35 @@ class Operator:
             inputs.append(value)
             feeds[f"x{index}"] = operand.array(seed + index)
             activations[index] = value
-            if operand.dtype in _RELU and self.standard >= _FIRST_RELU:
+            if prepared and operand.dtype in _RELU and self.standard >= _FIRST_RELU:
                 nodes.append(ir.node("Relu", [value], name=f"{PREPARATION}{index}"))
                 activations[index] = nodes[-1].outputs[0]
                 activations[index].name = f"warm{index}"
         weights: list[ir.Value] = []
         outputs: list[ir.Value] = []
         for copy in range(copies):
-            node = self._node(copy, activations, weights, seed)
+            node = self._node(f"{copy}", activations, weights, seed + 100 * copy)
             nodes.append(node)
-            outputs.extend(value for value, wanted in zip(node.outputs, self.outputs, strict=True) if wanted)
+            given = [value for value, wanted in zip(node.outputs, self.outputs, strict=True) if wanted]
+            if self.activation:
+                nodes.append(self.activation._node(f"{copy}a", {0: node.outputs[0]}, weights, seed))
+                given[0] = nodes[-1].outputs[0]
+            outputs.extend(given)
         graph = ir.Graph(inputs, outputs, nodes=nodes, initializers=weights, opset_imports=opsets, name="micro")
         return ir.Model(graph, ir_version=_IR_VERSION), feeds
 
-    def _node(self, copy: int, activations: dict[int, ir.Value], weights: list[ir.Value], seed: int) -> ir.Node:
+    def _node(self, name: str, activations: dict[int, ir.Value], weights: list[ir.Value], seed: int) -> ir.Node:
         read: list[ir.Value | None] = []
         for index, operand in enumerate(self.inputs):
             if operand is not None and operand.fixed:
-                weight = _value(f"w{copy}_{index}", operand)
-                weight.const_value = ir.tensor(operand.array(seed + 100 * copy + index), name=weight.name)
+                weight = _value(f"w{name}_{index}", operand)
+                weight.const_value = ir.tensor(operand.array(seed + index), name=weight.name)
                 weights.append(weight)
                 read.append(weight)
             else:
                 read.append(activations.get(index))
-        outputs = [ir.Value(name=f"y{copy}_{place}" if wanted else "") for place, wanted in enumerate(self.outputs)]
-        return ir.Node(self.domain, self.op_type, read, self.attributes, outputs=outputs, name=f"operator{copy}")
+        outputs = [ir.Value(name=f"y{name}_{place}" if wanted else "") for place, wanted in enumerate(self.outputs)]
+        return ir.Node(self.domain, self.op_type, read, self.attributes, outputs=outputs, name=f"operator{name}")
 
 
 def _value(name: str, operand: Operand) -> ir.Value:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import onnx_ir as ir
 
@@ -20,13 +20,17 @@ from graphopt.pruning.latency.micro import Operand, Operator
 if TYPE_CHECKING:
     from graphopt.channels.groups import ChannelGraph
 
-__all__ = ["Counts", "Factor", "Site", "Sizes", "moved", "sites"]
+__all__ = ["Counts", "Factor", "Kind", "Site", "Sizes", "kind_of", "moved", "sites"]
 
 _CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
 """The number of the input that is the weight."""
 _RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _SEQUENCE_LENGTHS = 4
 _SMALL = 64
+_FUSING = frozenset({"Conv", "Gemm"})
+_FUSED = frozenset({"Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
+"""What ONNX Runtime fuses into those. A Relu costs nothing then; a Clip made MobileNetV2's convolutions take 1.3 times
+as long."""
 
 Counts = Mapping[int, int]
 """How many places of a factor are kept, by the number of the factor."""
@@ -100,6 +104,22 @@ class Sizes:
         return constant_values(self.graph.model, overridable=True)
 
 
+Kind = Literal["product", "norm", "softmax", "other"]
+"""What kind of operator takes time; the time of each but products goes with the bytes that operators of it move."""
+
+_KINDS: tuple[tuple[str, Kind], ...] = (
+    *((part, "product") for part in ("Conv", "Gemm", "MatMul", "Attention", "LSTM", "GRU", "RNN", "Einsum")),
+    ("Norm", "norm"),
+    ("Softmax", "softmax"),
+)
+"""By parts of the names of operators, those that ONNX Runtime's optimizer makes up included."""
+
+
+def kind_of(op_type: str) -> Kind:
+    """The kind of an operator, which is that of what it becomes part of when it is fused."""
+    return next((kind for part, kind in _KINDS if part in op_type), "other")
+
+
 class Site:
     """One product where it stands in its model.
 
@@ -163,7 +183,23 @@ class Site:
         version = graph.model.opset_imports.get(self.node.domain, 1) if self.node.domain else standard
         outputs = tuple([bool(value.uses()) or value.is_graph_output() for value in self.node.outputs])
         attributes = tuple(self._attributes(operands, counts))
-        return Operator(self.node.domain, self.node.op_type, version, standard, attributes, tuple(operands), outputs)
+        activation = self._activation(standard)
+        return Operator(
+            self.node.domain, self.node.op_type, version, standard, attributes, tuple(operands), outputs, activation
+        )
+
+    def _activation(self, standard: int) -> Operator | None:
+        """What runtimes compute together with the node: fused or not, it goes over all of its output."""
+        uses = list(self.node.outputs[0].uses()) if self.node.op_type in _FUSING and not self.node.domain else []
+        if len(uses) != 1 or self.node.outputs[0].is_graph_output():
+            return None
+        node, place = uses[0]
+        if node.op_type not in _FUSED or node.domain or place:
+            return None
+        bounds = [None if value is None else self._operand(value, (), {}) for value in node.inputs[1:]]
+        if any(bound is not None and (not bound.fixed or bound.contents is None) for bound in bounds):
+            return None
+        return Operator("", node.op_type, standard, standard, tuple(node.attributes.values()), (None, *bounds))
 
     def _operand(self, value: ir.Value, axes: tuple[Axis, ...] | None, counts: Counts) -> Operand | None:
         linker = self._sizes.graph.linker
@@ -240,10 +276,10 @@ def _bytes(sizes: Sizes, value: ir.Value) -> int:
     return math.ceil(math.prod(sizes.of(axis) for axis in axes) * dtype.bitwidth / 8)
 
 
-def moved(sizes: Sizes) -> dict[tuple[int, ...], int]:
-    """Bytes of activations that nodes other than products move, by the numbers of the factors they shrink with."""
+def moved(sizes: Sizes) -> dict[tuple[Kind, tuple[int, ...]], int]:
+    """Bytes of activations that nodes other than products move, by kind and by the factors they shrink with."""
     products = {product.node for product in sizes.graph.linker.products}
-    total: dict[tuple[int, ...], int] = {}
+    total: dict[tuple[Kind, tuple[int, ...]], int] = {}
     for cost in sizes.costs.nodes:
         if not cost.times or cost.node in products or not cost.read_bytes + cost.write_bytes:
             continue
@@ -251,6 +287,7 @@ def moved(sizes: Sizes) -> dict[tuple[int, ...], int]:
             if value is None or value in sizes.constants:
                 continue
             axes = sizes.graph.linker.of(value) or ()
-            key = tuple(sorted(factor.number for axis in axes for factor in sizes.factors(axis)))
+            numbers = tuple(sorted(factor.number for axis in axes for factor in sizes.factors(axis)))
+            key = kind_of(cost.node.op_type), numbers
             total[key] = total.get(key, 0) + cost.times * _bytes(sizes, value)
     return total

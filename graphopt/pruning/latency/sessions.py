@@ -25,6 +25,10 @@ CONFIG = {"session.force_spinning_stop": "1"}
 
 _LARGEST_MESSAGE = 1_800_000_000  # bytes; protobuf ends at 2 GB
 _NO_LIMIT = 1 << 62
+_CALM = 0.97
+"""A run that had the core for so much of its time is taken for undisturbed."""
+_PATIENCE = 3
+"""So many times the usual number of runs are made in search of undisturbed ones."""
 
 
 class NodeTimes(NamedTuple):
@@ -39,6 +43,13 @@ class NodeTimes(NamedTuple):
     nodes: Mapping[tuple[str, str], float]
     overhead: float
     wall: float
+
+
+class _Run(NamedTuple):
+    """``wall`` in seconds, and what ``share`` of them went to it and not to other processes."""
+
+    wall: float
+    share: float
 
 
 def open_session(
@@ -83,29 +94,29 @@ def profile(
         model: The model.
         feeds: What to feed it.
         threads: Intra-op threads; ``None`` leaves it to ONNX Runtime.
-        enough: Asked after each run but the first, with the number of runs and the seconds that they took.
+        enough: Asked after each run but the first, with the number of runs and the seconds that they took; of those
+            that nothing has disturbed, unless there are too few.
         before: Called before each run, and not timed.
 
     Raises:
         ModelError: ONNX Runtime cannot load or run the model.
     """
     with tempfile.TemporaryDirectory(prefix="graphopt-profile-") as folder:
-        walls: list[float] = []
-        own: list[float] = []
+        runs: list[_Run] = []
         try:
             session = _profiled(model, threads, Path(folder))
-            while len(walls) < 2 or not enough(len(walls) - 1, sum(walls[1:])):
+            while len(runs) < 2 or not _are_enough(runs[1:], enough):
                 before()
                 start, mine = time.perf_counter(), time.thread_time()
                 session.run(None, feeds)
-                own.append(time.thread_time() - mine)
-                walls.append(time.perf_counter() - start)
+                mine = time.thread_time() - mine
+                wall = time.perf_counter() - start
+                runs.append(_Run(wall, min(1.0, mine / wall) if threads == 1 else 1.0))
             path = session.end_profiling()
         except runtime.ort_errors() as error:
             raise ModelError(f"ONNX Runtime cannot run the model: {runtime.trim(error)}") from error
         events = json.loads(Path(path).read_text("utf-8"))
-    shares = [min(1.0, mine / wall) if threads == 1 else 1.0 for mine, wall in zip(own, walls, strict=True)]
-    return _times(events, walls, shares)
+    return _times(events, runs)
 
 
 def _profiled(model: ir.Model | bytes, threads: int | None, folder: Path) -> ort.InferenceSession:
@@ -126,26 +137,33 @@ def _profiled(model: ir.Model | bytes, threads: int | None, folder: Path) -> ort
     return ort.InferenceSession(opened, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
-def _times(events: list[dict[str, Any]], walls: list[float], shares: list[float]) -> NodeTimes:
+def _are_enough(runs: list[_Run], enough: Callable[[int, float], bool]) -> bool:
+    calm = [run.wall for run in runs if run.share >= _CALM]
+    return enough(len(calm), sum(calm)) or enough(len(runs) // _PATIENCE, sum(run.wall for run in runs) / _PATIENCE)
+
+
+def _times(events: list[dict[str, Any]], runs: list[_Run]) -> NodeTimes:
     """Microseconds of ``*_kernel_time`` events, in the order of the runs; the first run warms up and does not count.
 
-    ``shares`` says for each run what part of its time was spent on it.
+    Of a run in which others had the core it is not known which node they held up; those that were held up least count.
     """
     kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
     found: dict[tuple[str, str], list[float]] = collections.defaultdict(list)
     for event in kernels:
         key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
         found[key].append(event["dur"] / 1e3)
-    runs = len(walls)
-    sums = [0.0] * runs
+    count = len(runs)
+    best = max(run.share for run in runs[1:])
+    calm = [number for number, run in enumerate(runs) if number and run.share >= best + _CALM - 1]
+    sums = [0.0] * count
     nodes: dict[tuple[str, str], float] = {}
     for key, times in found.items():
-        each = len(times) // runs  # a node in a loop runs several times
+        each = len(times) // count  # a node in a loop runs several times
         if not each:
             continue
-        per_run = [share * sum(times[run * each : (run + 1) * each]) for run, share in enumerate(shares)]
+        per_run = [run.share * sum(times[at * each : (at + 1) * each]) for at, run in enumerate(runs)]
         sums = [total + one for total, one in zip(sums, per_run, strict=True)]
-        nodes[key] = min(per_run[1:])
-    spent = [1e3 * wall * share for wall, share in zip(walls, shares, strict=True)]
-    gaps = [wall - total for wall, total in zip(spent, sums, strict=True)]
-    return NodeTimes(nodes, max(0.0, min(gaps[1:])), min(spent[1:]))
+        nodes[key] = min(per_run[at] for at in calm)
+    spent = [1e3 * run.wall * run.share for run in runs]
+    overhead = min(spent[at] - sums[at] for at in calm)
+    return NodeTimes(nodes, max(0.0, overhead), min(spent[at] for at in calm))

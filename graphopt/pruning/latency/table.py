@@ -7,7 +7,7 @@ The JSON form; milliseconds, and ``null`` where ONNX Runtime does not run the op
       "environment": {"onnxruntime": "1.31.1", "device": "AMD EPYC", "cores": 2},
       "settings": {"provider": "CPUExecutionProvider", "threads": 1, "batch": 1, "shapes": {"x": [1, 3, 224, 224]},
                    "multiples": {"conv": 16, "matmul": 16}, "seed": 0, "model": "3f0a..."},
-      "whole": {"milliseconds": 75.6, "others": 0.007, "overhead": 0.4},
+      "whole": {"milliseconds": 75.6, "shares": {"product": 0.993, "other": 0.007}, "overhead": 0.4},
       "operators": {"Conv-17[group=1 ...](float 1x64x56x56, =float 64x64x3x3, =float 64)->y": 1.98, ...}
     }
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -23,14 +24,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx_ir as ir
+
 from graphopt import io, runtime
 from graphopt.benchmark.table import environment
 from graphopt.errors import ModelError, UsageError
 from graphopt.pruning.latency import grid
 from graphopt.pruning.latency.alignment import preferred_multiple
 from graphopt.pruning.latency.meter import Meter
-from graphopt.pruning.latency.products import Counts, Site, Sizes, sites
-from graphopt.verify import feeds as feeding
+from graphopt.pruning.latency.products import Counts, Site, Sizes, kind_of, sites
+from graphopt.verify.feeds import Feeds, Plan
 
 if TYPE_CHECKING:
     from graphopt.channels.groups import ChannelGraph
@@ -42,8 +45,7 @@ SCHEMA = "graphopt.latency/1"
 Progress = Callable[[str, float], None]
 """Called with what is going on and the fraction of the whole done, from 0 to 1."""
 
-_PRODUCTS = ("Conv", "Gemm", "MatMul", "Attention", "LSTM", "GRU", "RNN", "Einsum")
-"""Parts of the names that ONNX Runtime's optimizer gives to what multiplies."""
+_MOST_GUESSES = 16
 _HINT = "Measure a table of its own with LatencyTable.measure."
 
 
@@ -76,12 +78,12 @@ class Whole:
 
     Attributes:
         milliseconds: Of a run that nothing disturbed.
-        others: What part of the nodes' time goes to others than products; ``None`` where there is no profile by node.
+        shares: What part of the nodes' time each kind of them takes; empty where there is no profile by node.
         overhead: Milliseconds of a run beyond all nodes.
     """
 
     milliseconds: float
-    others: float | None
+    shares: Mapping[str, float]
     overhead: float
 
 
@@ -107,6 +109,7 @@ class LatencyTable:
         graph: ChannelGraph,
         shapes: Mapping[str, Sequence[int]] | None = None,
         *,
+        feeds: Feeds | None = None,
         provider: str = "cpu",
         threads: int | None = None,
         seed: int = 0,
@@ -119,10 +122,12 @@ class LatencyTable:
         Args:
             graph: The model's channels.
             shapes: Of inputs, by name; the rest is guessed as for validation.
+            feeds: What to feed the whole model; decides about shapes, too.
             provider: An execution provider, as everywhere.
             threads: Intra-op threads; ``None`` leaves it to ONNX Runtime.
             seed: Of weights and inputs.
-            max_seconds: After which the grid stays as fine as it is.
+            max_seconds: After which the grid stays as fine as it is; every product is timed at full size whatever that
+                takes.
             table: One of the same model, settings and machine, which is continued (in place).
             progress: Called between measurements.
 
@@ -135,22 +140,29 @@ class LatencyTable:
         report = progress or (lambda what, fraction: None)
         report("finding what the provider likes", 0.0)
         execution_provider = runtime.resolve_provider(provider)
-        feeds = feeding.generate(graph.model, shapes=shapes, seed=seed)[0]
-        full = {name: list(feed.shape) for name, feed in feeds.items() if hasattr(feed, "shape")}
+        meter = Meter(execution_provider, threads, sweep=_weight_bytes(graph), seed=seed)
+        whole = None if table is None else table.whole
+        if table is not None and shapes is None and feeds is None:
+            full = {name: list(shape) for name, shape in table.settings.shapes.items()}
+        elif feeds is not None:
+            full = _shapes_of(feeds)
+        else:
+            report("timing the whole model", 0.0)
+            feeds, whole = _first_that_runs(graph, shapes, meter, seed, max_seconds)
+            full = _shapes_of(feeds)
         sizes = Sizes(graph, full)
         multiples = table.settings.multiples if table else _multiples(graph, execution_provider, threads)
         own = sites(sizes, multiples)
         batch = next((shape[0] for shape in full.values() if shape), None)
         settings = Settings(execution_provider, threads, batch, full, dict(multiples), seed, _digest(own))
         machine = _machine(execution_provider)
-        sweep = sum(cost.weight_bytes for cost in sizes.costs.nodes)
-        meter = Meter(execution_provider, threads, sweep=sweep, seed=seed)
-        if table is None:
-            report("timing the whole model", 0.0)
-            whole = _whole(meter.whole(graph.model, feeds, min(3.0, max_seconds / 4)))
-            table = cls(settings, machine, whole, {})
-        else:
+        if table is not None:
             table._check(settings, machine)
+        else:
+            if whole is None:
+                report("timing the whole model", 0.0)
+                whole = _whole(meter.whole(graph.model, feeds or {}, _whole_seconds(max_seconds)))
+            table = cls(settings, machine, whole, {})
         table._fill(own, meter, deadline, report)
         return table
 
@@ -162,19 +174,20 @@ class LatencyTable:
         if found:
             raise UsageError(f"the latency table is of something else: {'; '.join(found)}", hint=_HINT)
 
-    def check(self, graph: ChannelGraph) -> list[Site]:
-        """The products of a model, once it is certain that the table is of that model and of this machine.
+    def check(self, graph: ChannelGraph) -> tuple[Sizes, list[Site]]:
+        """The sizes and products of a model, once it is certain that the table is of it and of this machine.
 
         Raises:
             UsageError: It is not.
         """
         try:
-            own = sites(Sizes(graph, self.settings.shapes), self.settings.multiples)
+            sizes = Sizes(graph, self.settings.shapes)
         except UsageError as error:
             raise UsageError(f"the latency table is of another model: {error.message}", hint=_HINT) from error
+        own = sites(sizes, self.settings.multiples)
         settings = dataclasses.replace(self.settings, model=_digest(own))
         self._check(settings, _machine(self.settings.provider))
-        return own
+        return sizes, own
 
     def time(self, site: Site, counts: Counts) -> float | None:
         """Milliseconds of a product when so many places of its factors are kept; ``None`` where not measured."""
@@ -262,6 +275,37 @@ class LatencyTable:
         return cls.from_json(text)
 
 
+def _shapes_of(feeds: Feeds) -> dict[str, list[int]]:
+    return {name: list(feed.shape) for name, feed in feeds.items() if hasattr(feed, "shape")}
+
+
+def _weight_bytes(graph: ChannelGraph) -> int:
+    tensors = {id(tensor): tensor for place in graph.linker.constants if (tensor := graph.linker.constant(place.value))}
+    return sum(tensor.nbytes for tensor in tensors.values() if tensor.dtype != ir.DataType.STRING)
+
+
+def _whole_seconds(max_seconds: float) -> float:
+    return min(3.0, max_seconds / 4)
+
+
+def _first_that_runs(
+    graph: ChannelGraph, shapes: Mapping[str, Sequence[int]] | None, meter: Meter, seed: int, max_seconds: float
+) -> tuple[Feeds, Whole]:
+    """The first feeds on which the model runs, and its time on them."""
+    plan = Plan.of(graph.model, shapes)
+    problem: ModelError | None = None
+    for guess in itertools.islice(plan.guesses(), _MOST_GUESSES):
+        feeds = plan.fill(guess, seed)
+        if feeds is None:
+            continue
+        try:
+            return feeds, _whole(meter.whole(graph.model, feeds, _whole_seconds(max_seconds)))
+        except ModelError as error:
+            problem = problem or error
+    message = problem.message if problem else "the model's inputs are too large to generate"
+    raise ModelError(message, hint="Give shapes that it runs on.") from problem
+
+
 def _multiples(graph: ChannelGraph, provider: str, threads: int | None) -> dict[str, int]:
     """Of the kinds of products that the model has; 1 for the others."""
     kinds = {"conv" if "Conv" in product.node.op_type else "matmul" for product in graph.linker.products}
@@ -274,9 +318,13 @@ def _multiples(graph: ChannelGraph, provider: str, threads: int | None) -> dict[
 def _whole(times: NodeTimes) -> Whole:
     every = sum(times.nodes.values())
     if not every:
-        return Whole(round(times.wall, 6), None, 0.0)
-    products = sum(taken for (_, op_type), taken in times.nodes.items() if any(part in op_type for part in _PRODUCTS))
-    return Whole(round(times.wall, 6), round(1 - products / every, 6), round(times.overhead, 6))
+        return Whole(round(times.wall, 6), {}, 0.0)
+    shares: dict[str, float] = {}
+    for (_, op_type), taken in times.nodes.items():
+        kind = kind_of(op_type)
+        shares[kind] = shares.get(kind, 0.0) + taken / every
+    rounded = {kind: round(share, 6) for kind, share in sorted(shares.items())}
+    return Whole(round(times.wall, 6), rounded, round(times.overhead, 6))
 
 
 def _digest(own: Sequence[Site]) -> str:

@@ -1,7 +1,7 @@
 """Which channels go, how many of which group, and whether reconstruction follows: what each choice keeps, as Markdown.
 
 ``python tests/bench/pruning/criteria.py [--models ...] [--seeds ...] [--criteria ...] [--rankings ...]``. Figures are
-percent of the accuracy before, on average over seeds.
+percent of the accuracy before, on average over seeds. All of it is 704 prunes.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints a table for each model."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=accuracy.IMAGES, default=["digits", "fashion-resnet"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--criteria", nargs="+", default=list(CRITERIA))
     parser.add_argument("--rankings", nargs="+", choices=RANKINGS, default=list(RANKINGS))
     parser.add_argument("--ratios", nargs="+", type=float, default=[2.0, 4.0], help="times fewer MACs")

@@ -33,7 +33,19 @@ from bench.pruning import data as datasets  # noqa: E402
 from bench.pruning import networks, training  # noqa: E402
 from bench.pruning.training import Recipe  # noqa: E402
 
-__all__ = ["MODELS", "SEEDS", "Score", "Trained", "essence", "exported", "load", "predictions", "recipe_hash", "score"]
+__all__ = [
+    "MODELS",
+    "SEEDS",
+    "Score",
+    "Trained",
+    "divergence",
+    "essence",
+    "exported",
+    "load",
+    "predictions",
+    "recipe_hash",
+    "score",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -104,6 +116,11 @@ class Trained:
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """Of one sample, as :func:`graphopt.analysis.cost.costs` takes them."""
         return {name: (1, *array.shape[1:]) for name, array in self.calibration.items()}
+
+    @functools.cached_property
+    def logits(self) -> Array:
+        """What the model itself says about the test samples, ``(N, classes)``."""
+        return predictions(self.onnx_path, self.x_test)
 
     def module(self) -> nn.Module:
         """The network in torch, in evaluation mode, with batch normalizations of its own: a fresh one each call."""
@@ -202,10 +219,21 @@ def predictions(model: str | bytes, x: Array) -> Array:
 def score(logits: Array, labels: Array) -> Score:
     """How good logits ``(N, classes)`` are for labels ``(N,)``."""
     right = logits.argmax(1) == labels
-    wide = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    loss = np.log(np.exp(wide).sum(1)) - wide[np.arange(len(labels)), labels]
+    loss = -_log_softmax(logits)[np.arange(len(labels)), labels]
     classes = tuple(float(right[labels == label].mean()) for label in np.unique(labels))
     return Score(float(right.mean()), float(loss.mean()), classes)
+
+
+def divergence(before: Array, after: Array) -> float:
+    """Kullback and Leibler's, in nats, of the predictions after from those before; both are logits ``(N, classes)``."""
+    old, new = _log_softmax(before), _log_softmax(after)
+    return float((np.exp(old) * (old - new)).sum(1).mean())
+
+
+def _log_softmax(logits: Array) -> Array:
+    wide = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    result: Array = wide - np.log(np.exp(wide).sum(1, keepdims=True))
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,7 +20,7 @@ import graphopt
 from graphopt import proto
 from graphopt.analysis.cost import costs
 
-__all__ = ["GRAPHOPT", "PRUNERS", "Pruner", "bisected", "macs", "no_op"]
+__all__ = ["GRAPHOPT", "PRUNERS", "Pruner", "bisected", "macs", "with_graphopt"]
 
 Array = np.ndarray[Any, Any]
 Pruner = Callable[[Trained, float], bytes]
@@ -35,11 +35,6 @@ def macs(model: bytes | str, input_shapes: Mapping[str, tuple[int, ...]]) -> int
     """Multiply-accumulates of one run, counted in the same way for every tool."""
     loaded = graphopt.load(model) if isinstance(model, str) else proto.from_proto(onnx.load_from_string(model))
     return costs(loaded, input_shapes=input_shapes).macs
-
-
-def no_op(model: bytes, trained: Trained) -> bool:
-    """Whether nothing was pruned."""
-    return macs(model, trained.input_shapes) >= macs(trained.onnx_path, trained.input_shapes)
 
 
 def bisected(prune: Callable[[float], bytes], cost: Callable[[bytes], float], wanted: float) -> bytes:

@@ -1,0 +1,195 @@
+"""An ONNX graph as a torch module."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from graphopt.analysis import constants
+from graphopt.analysis.inlining import inlined
+from graphopt.errors import ModelError, UsageError
+from graphopt.interop.kinds import Source
+from graphopt.torch import places
+from graphopt.torch.compiler import compile_model
+from graphopt.torch.places import Place
+from graphopt.torch.policy import Policy, is_statistic, is_weight
+from graphopt.torch.program import Program
+from graphopt.torch.values import DTYPES, Run, from_ir
+
+__all__ = ["GraphModule", "from_onnx"]
+
+_OVERRIDABLE_SINCE = 4  # IR version from which an initializer among the inputs is a default
+
+
+class GraphModule(nn.Module):
+    """Executes an ONNX graph; made by :func:`from_onnx`.
+
+    Call it with tensors in the order of ``input_names``, or by keyword. It gives a tuple of the outputs in the order of
+    ``output_names``. In training mode batch normalizations use and update statistics, and dropouts drop.
+
+    Attributes:
+        names: The ONNX name of each parameter and buffer, by its name here.
+        input_names: What must be given.
+        output_names: What comes out.
+    """
+
+    def __init__(self, program: Program, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        super().__init__()
+        self.names: dict[str, str] = {}
+        self.input_names = tuple(inputs)
+        self.output_names = tuple(outputs)
+        self._program = program
+        self._reads: tuple[tuple[int, str], ...] = ()
+        self._overridable: dict[str, int] = {}
+        self._places: dict[str, Place] = {}
+
+    def forward(self, *inputs: Any, **named: Any) -> tuple[Any, ...]:
+        """The outputs.
+
+        Args:
+            *inputs: Tensors (or lists of them, for sequences), in the order of ``input_names``.
+            **named: The same by name; the names of overridable initializers too.
+
+        Raises:
+            UsageError: An input is missing, or there are too many.
+        """
+        values = self._program.fresh()
+        for slot, name in self._reads:
+            values[slot] = getattr(self, name)
+        given = self._given(inputs, named)
+        for slot, value in zip(self._program.inputs, given, strict=True):
+            values[slot] = value
+        for name, value in named.items():
+            values[self._overridable[name]] = value
+        return self._program.run(values, Run(self.training, self._device(given)))
+
+    def named(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs by name for inputs by name, which may be NumPy arrays.
+
+        Raises:
+            UsageError: An input is missing or unknown.
+        """
+        device = self._device(())
+        made = {
+            name: torch.from_numpy(np.ascontiguousarray(value)).to(device) if isinstance(value, np.ndarray) else value
+            for name, value in feeds.items()
+        }
+        return dict(zip(self.output_names, self(**made), strict=True))
+
+    def _given(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> list[Any]:
+        """One value for each input; takes those used out of ``named``."""
+        rest = self.input_names[len(inputs) :]
+        given = [*inputs, *(named.pop(name) for name in rest if name in named)]
+        if len(given) != len(self.input_names) or any(name not in self._overridable for name in named):
+            raise UsageError(
+                f"the module got {len(inputs)} inputs in order and {sorted(named)} beside them",
+                hint=f"Its inputs are, in this order: {', '.join(self.input_names) or 'none'}.",
+            )
+        return given
+
+    def _device(self, given: Sequence[Any]) -> torch.device:
+        for value in given:
+            if isinstance(value, torch.Tensor):
+                return value.device
+        for _, name in self._reads:
+            held: torch.Tensor = getattr(self, name)
+            return held.device
+        return torch.device("cpu")
+
+    def extra_repr(self) -> str:
+        """A line for ``print(module)``."""
+        parameters = sum(parameter.numel() for parameter in self.parameters())
+        return f"{len(self._program.steps)} steps, {parameters:,} parameters, inputs: {', '.join(self.input_names)}"
+
+
+def from_onnx(model: Any, *, trainable: Policy = "weights") -> GraphModule:
+    """An ONNX model as a module that can be trained, in evaluation mode.
+
+    Args:
+        model: A path, an ``onnx_ir.Model``, an ``onnx.ModelProto`` or a graphsurgeon graph; it is not changed.
+        trainable: What trains: ``"weights"`` (what :func:`~graphopt.torch.policy.is_weight` says), ``"all"`` constants
+            of floats, ``"none"``, or a function of the constant's value in the graph. Weights are parameters, whether
+            they train or not; other constants, and the statistics of batch normalizations, are buffers.
+
+    Raises:
+        UnsupportedOperator: A node cannot be executed; see :func:`graphopt.torch.register`.
+        ModelError: The model cannot be read.
+    """
+    source = Source.of(model)
+    original = source.read()
+    flat = inlined(original)
+    known = places.constants_of(original)
+    roles = {value: _role(value, trainable, known) for value in places.constants_of(flat).values()}
+    overridable = [value for value in flat.graph.inputs if value.is_initializer()]
+    inputs = [value for value in flat.graph.inputs if not value.is_initializer()]
+    compiled = compile_model(flat, inputs, lambda value: roles.get(value, "fixed") != "fixed")
+    module = GraphModule(
+        compiled.program, [value.name or "" for value in inputs], [value.name or "" for value in flat.graph.outputs]
+    )
+    found = {value: place for place, value in places.constants_of(flat).items()}
+    reads = []
+    for value, slot in compiled.reads.items():
+        name = _unused(module, value.name or "constant")
+        _hold(module, name, value, roles.get(value, "fixed"), compiled.folded.get(value))
+        reads.append((slot, name))
+        if value in found and found[value] in known and value not in compiled.folded:
+            module.names[name] = value.name or ""
+            module._places[name] = found[value]
+    module._reads = tuple(reads)
+    if (original.ir_version or _OVERRIDABLE_SINCE) >= _OVERRIDABLE_SINCE:
+        module._overridable = {
+            value.name or "": compiled.reads[value] for value in overridable if value in compiled.reads
+        }
+    return module.eval()
+
+
+def _role(value: ir.Value, trainable: Policy, known: Mapping[Place, ir.Value]) -> str:
+    """trained | frozen | statistic | fixed; the first two are parameters."""
+    tensor = value.const_value if value.is_initializer() else constants.constant(value)
+    if tensor is None or tensor.dtype not in constants.FLOAT_TYPES:
+        return "fixed"
+    if is_statistic(value):
+        return "statistic"
+    if callable(trainable):
+        wanted = trainable(value)
+    else:
+        wanted = trainable == "all"
+    if wanted:
+        return "trained"
+    if not is_weight(value, tensor):
+        return "fixed"
+    return "trained" if trainable == "weights" else "frozen"
+
+
+def _hold(module: GraphModule, name: str, value: ir.Value, role: str, folded: torch.Tensor | None) -> None:
+    """Registers a constant."""
+    if folded is not None:
+        module.register_buffer(name, folded, persistent=False)
+        return
+    source = value.const_value if value.is_initializer() else constants.constant(value)
+    held = from_ir(source) if source is not None else None
+    if held is None:
+        kind = source.dtype.name if source is not None else "unknown"
+        raise ModelError(f"constant '{value.name}' has elements of type {kind}, which torch does not have")
+    if role in ("trained", "frozen"):
+        module.register_parameter(name, nn.Parameter(held, requires_grad=role == "trained"))
+    else:
+        module.register_buffer(name, held)
+
+
+def _unused(module: nn.Module, name: str) -> str:
+    """The name as an identifier that the module does not use yet."""
+    base = re.sub(r"\W", "_", name)
+    if not base or base[0].isdigit():
+        base = f"_{base}"
+    made, number = base, 0
+    while hasattr(module, made):
+        number += 1
+        made = f"{base}_{number}"
+    return made

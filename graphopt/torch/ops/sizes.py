@@ -1,0 +1,265 @@
+"""Shape arithmetic: ONNX operators on :class:`~graphopt.torch.values.Ints`, and those that make them."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from graphopt.torch.registry import host, op
+from graphopt.torch.values import Ints, torch_dtype
+
+__all__: list[str] = []
+
+_MOST = 64
+_INTEGERS = frozenset({torch.int64, torch.int32})
+
+
+@op("Shape")
+def shape(x: Tensor, *, start: int = 0, end: int | None = None) -> Ints:
+    return Ints(tuple(x.shape[start:end]))
+
+
+@op("Size")
+def size(x: Tensor) -> Ints:
+    return Ints((math.prod(x.shape),), 0)
+
+
+@host("Identity")
+def identity(x: Ints) -> Ints:
+    return x
+
+
+@host("Shape")
+def shape_of_sizes(x: Ints, *, start: int = 0, end: int | None = None) -> Ints:
+    return Ints(((len(x.values),) if x.rank else ())[start:end])
+
+
+@host("Gather")
+def gather(x: Ints, places: Ints, *, axis: int = 0) -> Any:
+    if x.rank == 0 or axis not in (0, -1):
+        return NotImplemented
+    return Ints(tuple(x.values[place] for place in places.values), places.rank, x.dtype)
+
+
+@host("Concat")
+def concat(*parts: Ints, axis: int = 0) -> Any:
+    if any(part.rank == 0 for part in parts):
+        return NotImplemented
+    return Ints(tuple(value for part in parts for value in part.values), 1, parts[0].dtype)
+
+
+@host("Unsqueeze")
+def unsqueeze(x: Ints, at: Ints | None = None, *, axes: Sequence[int] = ()) -> Any:
+    axes = at.values if at is not None else axes
+    return Ints(x.values, 1, x.dtype) if x.rank == 0 and len(axes) == 1 else NotImplemented
+
+
+@host("Squeeze")
+def squeeze(x: Ints, at: Ints | None = None, *, axes: Sequence[int] = ()) -> Any:
+    return Ints(x.values, 0, x.dtype) if x.rank == 1 and len(x.values) == 1 else NotImplemented
+
+
+@host("Reshape")
+def reshape(x: Ints, target: Ints, *, allowzero: int = 0) -> Any:
+    if target.values in ((-1,), (len(x.values),)):
+        return Ints(x.values, 1, x.dtype)
+    return Ints(x.values, 0, x.dtype) if not target.values and len(x.values) == 1 else NotImplemented
+
+
+@host("Slice")
+def slice_(
+    x: Ints,
+    first: Ints | None = None,
+    last: Ints | None = None,
+    at: Ints | None = None,
+    by: Ints | None = None,
+    *,
+    starts: Sequence[int] = (),
+    ends: Sequence[int] = (),
+    axes: Sequence[int] = (),
+) -> Any:
+    starts = first.values if first is not None else starts
+    ends = last.values if last is not None else ends
+    step = by.values[0] if by is not None else 1
+    if x.rank == 0 or len(starts) != 1:
+        return NotImplemented
+    begin, end = starts[0], ends[0]
+    if step < 0 and end < -len(x.values):
+        end = None
+    return Ints(tuple(x.values[begin:end:step]), 1, x.dtype)
+
+
+@host("Split")
+def split(x: Ints, sizes: Ints | None = None, *, axis: int = 0, num_outputs: int = 0) -> Any:
+    if sizes is None or x.rank == 0:
+        return NotImplemented
+    parts, at = [], 0
+    for count in sizes.values:
+        parts.append(Ints(x.values[at : at + count], 1, x.dtype))
+        at += count
+    return tuple(parts)
+
+
+@host("Cast")
+def cast(x: Ints, *, to: int, saturate: int = 1) -> Any:
+    dtype = torch_dtype(ir.DataType(to))
+    if dtype in _INTEGERS:
+        return Ints(tuple(int(value) if isinstance(value, bool) else value for value in x.values), x.rank, dtype)
+    if dtype == torch.bool:
+        return Ints(tuple(value != 0 for value in x.values), x.rank, dtype)
+    return NotImplemented
+
+
+def _pairwise(function: Callable[[Any, Any], Any], x: Ints, y: Ints, dtype: torch.dtype | None = None) -> Any:
+    count = max(len(x.values), len(y.values)) if min(len(x.values), len(y.values)) else 0
+    if {len(x.values), len(y.values)} - {1, count}:
+        return NotImplemented
+    xs = x.values if len(x.values) == count else x.values * count
+    ys = y.values if len(y.values) == count else y.values * count
+    values = tuple(function(a, b) for a, b in zip(xs, ys, strict=True))
+    return Ints(values, max(x.rank, y.rank), dtype or x.dtype)
+
+
+def _truncated(a: int, b: int) -> int:
+    if a >= 0 and b > 0:
+        return a // b
+    quotient = abs(a) // abs(b)
+    return quotient if (a < 0) == (b < 0) else -quotient
+
+
+@host("Add")
+def add(x: Ints, y: Ints) -> Any:
+    return _pairwise(operator.add, x, y)
+
+
+@host("Sub")
+def subtract(x: Ints, y: Ints) -> Any:
+    return _pairwise(operator.sub, x, y)
+
+
+@host("Mul")
+def multiply(x: Ints, y: Ints) -> Any:
+    return _pairwise(operator.mul, x, y)
+
+
+@host("Div")
+def divide(x: Ints, y: Ints) -> Any:
+    return _pairwise(_truncated, x, y)
+
+
+@host("Mod")
+def modulo(x: Ints, y: Ints, *, fmod: int = 0) -> Any:
+    return NotImplemented if fmod else _pairwise(operator.mod, x, y)
+
+
+@host("Max")
+def maximum(x: Ints, *more: Ints) -> Any:
+    for y in more:
+        x = _pairwise(max, x, y)
+    return x
+
+
+@host("Min")
+def minimum(x: Ints, *more: Ints) -> Any:
+    for y in more:
+        x = _pairwise(min, x, y)
+    return x
+
+
+@host("Neg")
+def negate(x: Ints) -> Ints:
+    return Ints(tuple(-value for value in x.values), x.rank, x.dtype)
+
+
+@host("Not")
+def invert(x: Ints) -> Ints:
+    return Ints(tuple(not value for value in x.values), x.rank, torch.bool)
+
+
+@host("Equal")
+def equal(x: Ints, y: Ints) -> Any:
+    return _pairwise(operator.eq, x, y, torch.bool)
+
+
+@host("Greater")
+def greater(x: Ints, y: Ints) -> Any:
+    return _pairwise(operator.gt, x, y, torch.bool)
+
+
+@host("GreaterOrEqual")
+def greater_or_equal(x: Ints, y: Ints) -> Any:
+    return _pairwise(operator.ge, x, y, torch.bool)
+
+
+@host("Less")
+def less(x: Ints, y: Ints) -> Any:
+    return _pairwise(operator.lt, x, y, torch.bool)
+
+
+@host("LessOrEqual")
+def less_or_equal(x: Ints, y: Ints) -> Any:
+    return _pairwise(operator.le, x, y, torch.bool)
+
+
+@host("And")
+def both(x: Ints, y: Ints) -> Any:
+    return _pairwise(lambda a, b: a and b, x, y, torch.bool)
+
+
+@host("Or")
+def either(x: Ints, y: Ints) -> Any:
+    return _pairwise(lambda a, b: a or b, x, y, torch.bool)
+
+
+@host("Where")
+def where(condition: Ints, x: Ints, y: Ints) -> Any:
+    chosen = _pairwise(lambda a, b: (a, b), x, y)
+    if chosen is NotImplemented:
+        return NotImplemented
+    found = _pairwise(lambda truth, pair: pair[0] if truth else pair[1], condition, chosen, x.dtype)
+    return found
+
+
+def _reduced(function: Callable[[Sequence[Any]], Any], x: Ints, keepdims: int) -> Any:
+    return Ints((function(x.values),), x.rank if keepdims else 0, x.dtype)
+
+
+@host("ReduceProd")
+def product(x: Ints, at: Ints | None = None, *, axes: Sequence[int] = (), keepdims: int = 1) -> Any:
+    return _reduced(math.prod, x, keepdims)
+
+
+@host("ReduceSum")
+def total(x: Ints, at: Ints | None = None, *, axes: Sequence[int] = (), keepdims: int = 1) -> Any:
+    return _reduced(sum, x, keepdims)
+
+
+@host("ReduceMax")
+def largest(x: Ints, at: Ints | None = None, *, axes: Sequence[int] = (), keepdims: int = 1) -> Any:
+    return _reduced(max, x, keepdims)
+
+
+@host("ReduceMin")
+def smallest(x: Ints, at: Ints | None = None, *, axes: Sequence[int] = (), keepdims: int = 1) -> Any:
+    return _reduced(min, x, keepdims)
+
+
+@host("ConstantOfShape")
+def constant_of_shape(x: Ints, *, value: ir.TensorProtocol | None = None) -> Any:
+    dtype = None if value is None else torch_dtype(value.dtype)
+    if value is None or dtype not in _INTEGERS or len(x.values) > 1 or math.prod(x.values) > _MOST:
+        return NotImplemented
+    return Ints((int(value.numpy().reshape(-1)[0]),) * math.prod(x.values), len(x.values), dtype)
+
+
+@host("Expand")
+def expand(x: Ints, target: Ints) -> Any:
+    if len(x.values) != 1 or len(target.values) > 1 or math.prod(target.values) > _MOST:
+        return NotImplemented
+    return Ints(x.values * math.prod(target.values), max(x.rank, len(target.values)), x.dtype)
