@@ -241,8 +241,12 @@ def open_session(
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(_PACKAGE))
     providers = list(dict.fromkeys((name, "CPUExecutionProvider")))
     try:
-        for key, value in values:
-            options.add_initializer(key, value)
+        if optimization in ("extended", "all"):
+            # These optimizers read initializers from the file that they claim to lie in, unless they are injected.
+            options.add_external_initializers([key for key, _ in values], [value for _, value in values])
+        else:
+            for key, value in values:
+                options.add_initializer(key, value)
         model = os.fspath(source) if isinstance(source, Path) else source
         session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except ort_errors() as error:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import graphopt
@@ -19,11 +21,13 @@ SHOWN = re.findall(r"^\$ graphopt ([^#\n]+)", README, re.MULTILINE)
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the models that the README speaks of."""
+    """A folder with the models that the README speaks of, inputs for them, and a plan."""
     model = graphopt.load(ROOT / "models" / "magika.onnx")
     next(node for node in model.graph if node.op_type == "Conv").name = "LAYER"
     for name in ("model.onnx", "masked.onnx"):
         graphopt.save(model, tmp_path / name)
+    inputs = np.random.default_rng(0).integers(0, 257, (2, 2048), dtype=np.int32)
+    np.savez(tmp_path / "inputs.npz", bytes=inputs)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -31,6 +35,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("line", SHOWN)
 def test_command_line(line: str, workplace: Path) -> None:
     words = shlex.split(line)
+    if "--from-plan" in words:
+        how: dict[str, Any] = {"importance": "l2", "reconstruct": False, "with_report": True}
+        graphopt.prune("model.onnx", "macs=0.5", "inputs.npz", **how)[1].plan.save("plan.json")
     assert main([*words, "-q"]) == ExitCode.OK
     written = [word for word in words if word in ("smaller.onnx", "group.svg")]
     assert written or words[0] == "inspect"
@@ -39,7 +46,7 @@ def test_command_line(line: str, workplace: Path) -> None:
 
 def test_python(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(import graphopt.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
         assert (workplace / "smaller.onnx").is_file()

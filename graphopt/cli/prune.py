@@ -213,9 +213,7 @@ def _check_goal(ctx: click.Context, goal: Sequence[str], plan: Path | None) -> N
     given = [name for name in _DECIDED if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     flags = [param.opts[-1] for param in ctx.command.params if param.name in given]
     if flags:
-        raise UsageError(
-            f"the plan has decided on {', '.join(flags)} already", hint="Leave it out, or make a new plan."
-        )
+        raise UsageError(f"the plan decides on {', '.join(flags)}", hint="Leave it out, or make a new plan.")
 
 
 def _check_targets(given: Iterable[Path], target: Path, beside: Sequence[Path]) -> None:

@@ -65,7 +65,7 @@ def candidates(
     Args:
         graph: The channel graph.
         rankings: One a group.
-        groups: Shell patterns of the groups to prune (by group or node name); all if empty.
+        groups: Shell patterns of the groups to prune, by name, else by that of a node with weights; all if empty.
         exclude: Shell patterns of those to leave alone.
         multiple: Channels that the hardware likes; kept sizes are multiples of it, or of a smaller power of two where
             a group would be left with few choices.
@@ -94,12 +94,14 @@ def candidates(
 
 
 def _matching(graph: ChannelGraph, patterns: Iterable[str]) -> set[int]:
+    """The groups that patterns name; a node's name counts only where no group has the name."""
     found: set[int] = set()
     for pattern in patterns:
-        own = {
+        own = {group.index for group in graph.groups if fnmatch.fnmatchcase(group.name, pattern)}
+        own = own or {
             group.index
             for group in graph.groups
-            if any(fnmatch.fnmatchcase(name, pattern) for name in (group.name, *map(label, group.nodes)))
+            if any(fnmatch.fnmatchcase(label(node), pattern) for node in group.nodes)
         }
         if not own:
             raise UsageError(
@@ -280,7 +282,7 @@ def _hull(one: Candidate) -> list[int]:
     for level in one.levels:
         while len(hull) > 1:
             a, b = hull[-2], hull[-1]
-            if (harm[b] - harm[a]) * (level - b) < (harm[level] - harm[b]) * (b - a):
+            if (harm[b] - harm[a]) * (level - b) <= (harm[level] - harm[b]) * (b - a):
                 break
             hull.pop()
         hull.append(level)

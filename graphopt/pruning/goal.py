@@ -39,12 +39,14 @@ class Goal:
             if not parts or not all(name and equals and limit.strip() for name, equals, limit in parts):
                 raise UsageError(f"'{given}' is no goal", hint="Write macs=0.5, or several: macs=0.5,params=0.4.")
             given = {name.strip(): limit.strip() for name, _, limit in parts}
+            if len(given) < len(parts):
+                raise UsageError("a measure has two limits", hint=f"Name each once: {','.join(given)}.")
         if not isinstance(given, Mapping) or not given:
             raise UsageError(f"{given!r} is no goal", hint='Give {"macs": 0.5} or "macs=0.5".')
         return cls({str(name): _limit(str(name), limit) for name, limit in given.items()})
 
     def __str__(self) -> str:
-        return ",".join(f"{name}={limit:g}" for name, limit in self.limits.items())
+        return ",".join(f"{name}={limit:.12g}" for name, limit in self.limits.items())
 
 
 def _limit(name: str, given: Any) -> float:

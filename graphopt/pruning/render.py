@@ -31,7 +31,10 @@ _PROOF = {
 }
 _PROVEN = "Proven: removing the channels does what setting them to zero does."
 _REFIT = f"{_PROVEN[:-1]}; then what is left was refitted."
-_MISSED = "missed: share of the variance of what the original computes, on inputs that were held out."
+_MISSED = "before, after: what it misses of what the original computes, in shares of its variance on held-out inputs."
+_HARM = "harm: shares of the estimated harm."
+_TIGHT = 60
+"""Below this many columns tables leave figures out."""
 
 
 def report(one: PruneReport, options: ConsoleOptions) -> Iterator[RenderableType]:
@@ -39,8 +42,8 @@ def report(one: PruneReport, options: ConsoleOptions) -> Iterator[RenderableType
     width, ascii_only = options.max_width, options.ascii_only
     yield Text(_title(one), style="bold", overflow="fold")
     yield Text()
-    yield _sizes(one)
-    for section, note in _sections(one):
+    yield _sizes(one, width)
+    for section, note in _sections(one, width):
         yield Text()
         yield table(section, width, ascii_only)
         yield from (Text(text, style="dim") for text in (plain(section.more, ascii_only), note) if text)
@@ -54,7 +57,7 @@ def report(one: PruneReport, options: ConsoleOptions) -> Iterator[RenderableType
 def html(one: PruneReport) -> str:
     """Self-contained HTML; every text from the model is escaped."""
     parts = [f"<p><b>{escape(_title(one))}</b></p>", html_table(Section(("", *_SIZES[1:]), _size_rows(one)))]
-    for section, note in _sections(one):
+    for section, note in _sections(one, 1000):
         parts.append(html_table(section) + (f"<p><small>{escape(note)}</small></p>" if note else ""))
     lines = [*map(printable, one.notes), _proof(one), *_findings(one)]
     return "".join(parts) + "".join(f"<p>{escape(line)}</p>" for line in lines)
@@ -89,25 +92,28 @@ def _size_rows(one: PruneReport) -> list[tuple[str, ...]]:
     ]
 
 
-def _sizes(one: PruneReport) -> Table:
+def _sizes(one: PruneReport, width: int) -> Table:
     grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for head in _SIZES:
+    heads = _SIZES if width >= _TIGHT else _SIZES[:-1]
+    for head in heads:
         grid.add_column(head, justify="right" if head else "left", no_wrap=True)
     for name, before, after, left, ratio in _size_rows(one):
         color = "" if not ratio else "green" if float(ratio[:-1]) >= 1 else "yellow"
-        grid.add_row(Text(name, style="bold"), before, after, Text(left, style=color), Text(ratio, style=color))
+        cells = (Text(name, style="bold"), before, after, Text(left, style=color), Text(ratio, style=color))
+        grid.add_row(*cells[: len(heads)])
     return grid
 
 
 # -- groups and layers -----------------------------------------------------------------------------------------------
 
 
-def _sections(one: PruneReport) -> Iterator[tuple[Section, str]]:
+def _sections(one: PruneReport, width: int) -> Iterator[tuple[Section, str]]:
     """Tables, each with a note on it."""
     if any(group.kept < group.units for group in one.groups):
-        yield _groups(one.groups), ""
+        section = _groups(one.groups)
+        yield section, _HARM if "harm" in section.heads else ""
     if one.refits:
-        yield _layers(one), _MISSED
+        yield _layers(one, tight=width < _TIGHT), _MISSED
     if one.fidelity is not None and len(one.fidelity.error) > 1:
         yield _outputs(one), ""
 
@@ -139,7 +145,7 @@ def _harm(group: GroupOutcome) -> float:
     return harm if math.isfinite(harm) else 0.0
 
 
-def _layers(one: PruneReport) -> Section:
+def _layers(one: PruneReport, *, tight: bool) -> Section:
     worst = sorted(one.refits, key=lambda refit: -refit.after if math.isfinite(refit.after) else math.inf)
     shown = worst[:_MOST_LAYERS]
     rows = [
@@ -148,7 +154,9 @@ def _layers(one: PruneReport) -> Section:
     ]
     left = len(worst) - len(shown)
     more = f"and {left} more that {'miss' if left > 1 else 'misses'} less" if left else ""
-    return Section(("refitted layer", "missed before", "after", "rows", "ridge"), rows, more=more)
+    heads = ("refitted layer", "before", "after", "rows", "ridge")
+    columns = 3 if tight else len(heads)
+    return Section(heads[:columns], [row[:columns] for row in rows], more=more)
 
 
 def _ridge(ridge: float | None) -> str:
@@ -179,20 +187,18 @@ def _share(share: float) -> str:
 
 def brief(names: Sequence[str]) -> list[str]:
     """Names without the scopes that all have, and without the operator that exporters end them with."""
-    import onnx
+    from graphopt.channels.rules import RULES
 
-    if not names:
-        return []
-    first, last = min(names), max(names)
-    shared = next(
-        (at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last))
-    )
-    scope = first.rfind("/", 0, shared) + 1
-    found = []
+    bases = []
     for name in names:
-        base, mark, number = name[scope:].partition("#")
+        base, mark, number = name.partition("#")
         head, _, tail = base.rpartition("/")
-        found.append(printable((head if head and onnx.defs.has(tail) else base) + mark + number))
+        bases.append((head if head.strip("/") and tail in RULES else base) + mark + number)
+    first, last = min(bases, default=""), max(bases, default="")
+    pairs = enumerate(zip(first, last, strict=False))
+    shared = next((at for at, (a, b) in pairs if a != b), min(len(first), len(last)))
+    scope = first.rfind("/", 0, shared) + 1
+    found = [printable(base[scope:]) for base in bases]
     return found if len(set(found)) == len(set(names)) else [printable(name) for name in names]
 
 

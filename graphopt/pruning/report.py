@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ class PruneReport:
     seconds: Mapping[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the plan, as plain data for JSON."""
+        """Everything but the plan, as plain data for JSON; ``None`` for numbers that are not finite."""
         groups = [
             {key: value for key, value in dataclasses.asdict(one).items() if key != "harm"} for one in self.groups
         ]
@@ -109,7 +110,7 @@ class PruneReport:
             "before": dataclasses.asdict(self.before),
             "after": dataclasses.asdict(self.after),
             "groups": groups,
-            "refits": [dataclasses.asdict(one) for one in self.refits],
+            "refits": [_finite(dataclasses.asdict(one)) for one in self.refits],
             "proof": self.proof,
             "fidelity": dataclasses.asdict(self.fidelity) if self.fidelity is not None else None,
             "speedup": dataclasses.asdict(self.speedup) if self.speedup is not None else None,
@@ -126,3 +127,8 @@ class PruneReport:
         from graphopt.pruning import render
 
         return render.html(self)
+
+
+def _finite(data: Mapping[str, Any]) -> dict[str, Any]:
+    """With ``None`` for NaN and infinities, which JSON does not have."""
+    return {key: None if isinstance(one, float) and not math.isfinite(one) else one for key, one in data.items()}

@@ -50,4 +50,6 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "remove-unused-initializers": _entry("RemoveUnusedInitializers", "remove_unused_initializers", _CLEANUP),
     "drop-blocks": _entry("DropBlocks", "drop_blocks", ()),
+    "prune-channels": _entry("PruneChannels", "prune_channels", ()),
+    "sparsify-weights": _entry("SparsifyWeights", "sparsify_weights", ()),
 }

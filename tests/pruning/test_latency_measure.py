@@ -102,3 +102,16 @@ def test_a_session_of_a_convolution_in_memory_opens() -> None:
 
 def weights() -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
     return {"w": np.eye(64, dtype=np.float32)}
+
+
+def test_what_is_within_a_branch_counts_once() -> None:
+    model = parse(
+        """g (bool c, float[N,64] x) => (float[N,64] y) {
+            y = If (c) <then_branch = t () => (float[N,64] a) {[deep] a = MatMul (x, w)},
+                        else_branch = e () => (float[N,64] b) {b = Neg (x)}>
+        }""",
+        weights(),
+    )
+    feeds = {"c": np.array(True), "x": np.ones((256, 64), np.float32)}
+    times = sessions.profile(model, feeds, threads=1, enough=lambda runs, seconds: runs >= 3)
+    assert {op_type for _, op_type in times.nodes} == {"MatMul"}

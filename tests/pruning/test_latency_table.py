@@ -230,3 +230,11 @@ def test_predictions_come_true() -> None:
             predicted = model.full / model.total(graph.gone(units))
             measured = watch.ratio(graphopt.channels.remove(graph, units, check=False))
             assert predicted == pytest.approx(measured.value, rel=0.2)
+
+
+def test_a_busy_machine_is_warned_of(graph: ChannelGraph, meter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = {("a", "MatMul"): 1.0}
+    monkeypatch.setattr(meter, "whole", lambda model, fed, seconds: NodeTimes(nodes, 0.0, 1.0, 0.6))
+    with pytest.warns(UserWarning, match="other processes took 40%"):
+        LatencyTable.measure(graph, SHAPES, threads=2)
+    assert LatencyTable.measure(graph, SHAPES, threads=1).whole.undisturbed == 0.6

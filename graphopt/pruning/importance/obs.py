@@ -32,11 +32,15 @@ Indices = npt.NDArray[np.int64]
 _MEMORY = 3 << 29
 """Bytes of covariances held at a time; a model with more is watched in several passes."""
 _WIDEST = 8192
-_ROWS_PER_COLUMN = 6
+_ROWS_PER_COLUMN = 2
 _FEWEST_ROWS = 4096
 _ROUNDS = 96
 """Of elimination in a group; in each the same number of units goes."""
 _DAMPING = 1e-2
+_NARROW = 1024
+"""Columns up to which elimination is done in float64."""
+_CROWDED = 0.8
+"""Share of columns that are still there, below which the others are closed up."""
 
 
 def obs(evidence: Evidence) -> list[Ranking]:
@@ -113,44 +117,61 @@ def _covariances(evidence: Evidence, layers: list[Layer]) -> dict[tuple[Any, ...
 class _Part:
     """One group of one consumer: what is left of its weight and of the inverse of its covariance.
 
-    ``columns`` is ``(units, width)``: the columns of each unit that it reads, in the order of ``units``.
+    Attributes:
+        units: The units that are left, by number.
     """
 
     def __init__(self, weight: Array, covariance: Array, columns: Array, units: Indices) -> None:
-        self.columns, self.units = columns, units
+        """Args:
+        weight: ``(outputs, columns)``.
+        covariance: ``(columns, columns)``.
+        columns: ``(units, width)``: those of each unit.
+        units: Their numbers.
+        """
+        self.units = units
+        self._columns = columns
         damped = covariance.astype(np.float64)
-        diagonal = np.einsum("cc->c", damped)
+        diagonal = np.einsum("cc->c", damped)  # a view
         diagonal += _DAMPING * max(float(diagonal.mean()), 1e-12)
-        self.weight = weight.astype(np.float64)
-        self.scale = max(float(np.einsum("oc,oc->", self.weight @ covariance, self.weight)), 1e-12)
-        self.inverse = np.linalg.inv(damped)
-        if len(damped) > 2048:
-            self.inverse = self.inverse.astype(np.float32)
-            self.weight = self.weight.astype(np.float32)
+        self._weight = weight.astype(np.float64)
+        self._scale = max(float(np.einsum("oc,oc->", self._weight @ covariance, self._weight)), 1e-12)
+        self._inverse = np.linalg.inv(damped)
+        if len(damped) > _NARROW:
+            self._inverse, self._weight = self._inverse.astype(np.float32), self._weight.astype(np.float32)
 
     def costs(self) -> Array:
         """What each unit costs, as a share of what the layer gives: ``(units,)``."""
-        blocks = self.inverse[self.columns[:, :, None], self.columns[:, None, :]].astype(np.float64)
-        weights = self.weight[:, self.columns].transpose(1, 2, 0)  # (units, width, outputs)
+        blocks = self._inverse[self._columns[:, :, None], self._columns[:, None, :]].astype(np.float64)
+        weights = self._weight[:, self._columns].transpose(1, 2, 0)  # (units, width, outputs)
         solved = np.linalg.solve(blocks, weights)
-        costs: Array = np.einsum("uwo,uwo->u", weights, solved) / self.scale
+        costs: Array = np.einsum("uwo,uwo->u", weights, solved, dtype=np.float64) / self._scale
         return costs
 
     def remove(self, places: Indices) -> float:
         """Takes units (by place in ``units``) out; what they cost together."""
-        gone = self.columns[places].reshape(-1)
-        block = self.inverse[np.ix_(gone, gone)].astype(np.float64)
-        weight = self.weight[:, gone].astype(np.float64)
+        gone = self._columns[places].reshape(-1)
+        block = self._inverse[np.ix_(gone, gone)].astype(np.float64)
+        weight = self._weight[:, gone].astype(np.float64)
         solved = np.linalg.solve(block, weight.T)
-        rows = self.inverse[gone]
-        self.weight -= (solved.T @ rows).astype(self.weight.dtype)
-        self.inverse -= rows.T @ np.linalg.solve(block, rows).astype(self.inverse.dtype)
-        # What is gone must never count again, and must not make a block singular.
-        self.weight[:, gone] = 0
-        self.inverse[gone] = 0
-        self.inverse[:, gone] = 0
-        self.inverse[gone, gone] = 1
-        return float(np.einsum("jo,oj->", solved, weight)) / self.scale
+        rows = self._inverse[gone]
+        self._weight -= (solved.T @ rows).astype(self._weight.dtype)
+        self._inverse -= rows.T @ np.linalg.solve(block, rows).astype(self._inverse.dtype)
+        self.units = np.delete(self.units, places)
+        self._columns = np.delete(self._columns, places, axis=0)
+        self._forget(gone)
+        return float(np.einsum("jo,oj->", solved, weight)) / self._scale
+
+    def _forget(self, gone: Indices) -> None:
+        """Columns that are gone stay where they are until they are many: moving the others costs as much as a step."""
+        self._weight[:, gone] = 0
+        self._inverse[gone] = 0
+        self._inverse[:, gone] = 0
+        kept = np.flatnonzero(np.einsum("cc->c", self._inverse))
+        if len(kept) > _CROWDED * len(self._inverse):
+            return
+        self._weight = self._weight[:, kept]
+        self._inverse = self._inverse[np.ix_(kept, kept)]
+        self._columns = np.searchsorted(kept, self._columns)
 
 
 class _Elimination:
@@ -184,27 +205,24 @@ class _Elimination:
     def run(self) -> Ranking:
         """The order in which the units go, and the error after each."""
         size = len(self._units)
-        place = {unit: number for number, unit in enumerate(self._units.tolist())}
-        where = [np.array([place[unit] for unit in part.units.tolist()]) for part in self._parts]
         if not self._parts:
             return Ranking(self._group, self._units, np.full(size + 1, np.nan))
+        place = np.argsort(self._units)  # to find a unit's place by its number
         alive = np.ones(size, bool)
         order: list[int] = []
         harm = [0.0]
         step = max(1, size // _ROUNDS)
         while alive.any():
             costs = np.zeros(size)
+            where = [place[np.searchsorted(self._units, part.units, sorter=place)] for part in self._parts]
             for part, at in zip(self._parts, where, strict=True):
                 costs[at] += part.costs()
             costs[~alive] = np.inf
             chosen = np.argsort(costs, kind="stable")[: min(step, int(alive.sum()))]
             alive[chosen] = False
-            total = 0.0
             if alive.any():
-                for part, at in zip(self._parts, where, strict=True):
-                    own = np.flatnonzero(np.isin(at, chosen))
-                    if len(own):
-                        total += part.remove(own)
+                gone = [np.flatnonzero(np.isin(at, chosen)) for at in where]
+                total = sum(part.remove(own) for part, own in zip(self._parts, gone, strict=True) if len(own))
             else:
                 total = float(costs[chosen].sum())
             share = costs[chosen] / max(float(costs[chosen].sum()), 1e-30)

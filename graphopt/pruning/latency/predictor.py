@@ -16,7 +16,8 @@ from graphopt.pruning.latency.products import Counts, Factor, Kind, moved
 if TYPE_CHECKING:
     from graphopt.channels.atoms import Mask
     from graphopt.channels.groups import ChannelGraph
-    from graphopt.pruning.latency.table import LatencyTable, Whole
+    from graphopt.pruning.latency.table import LatencyTable
+    from graphopt.pruning.latency.whole import Whole
 
 __all__ = ["LatencyModel"]
 

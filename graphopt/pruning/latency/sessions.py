@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ CONFIG = {"session.force_spinning_stop": "1"}
 
 _LARGEST_MESSAGE = 1_800_000_000  # bytes; protobuf ends at 2 GB
 _NO_LIMIT = 1 << 62
+_HOLDERS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+"""What is within them has events of its own."""
 _CALM = 0.97
 """A run that had the core for so much of its time is taken for undisturbed."""
 _PATIENCE = 3
@@ -38,11 +41,13 @@ class NodeTimes(NamedTuple):
         nodes: The fastest time of each node of the optimized graph, in milliseconds, by its name and operator.
         overhead: The least that a run took beyond its nodes, in milliseconds.
         wall: The fastest run, in milliseconds.
+        share: What part of a usual run's time the calling thread had a core, waiting for others included.
     """
 
     nodes: Mapping[tuple[str, str], float]
     overhead: float
     wall: float
+    share: float = 1.0
 
 
 class _Run(NamedTuple):
@@ -105,18 +110,18 @@ def profile(
         runs: list[_Run] = []
         try:
             session = _profiled(model, threads, Path(folder))
-            while len(runs) < 2 or not _are_enough(runs[1:], enough):
+            while len(runs) < 2 or not _are_enough(runs[1:], enough, alone=threads == 1):
                 before()
                 start, mine = time.perf_counter(), time.thread_time()
                 session.run(None, feeds)
                 mine = time.thread_time() - mine
                 wall = time.perf_counter() - start
-                runs.append(_Run(wall, min(1.0, mine / wall) if threads == 1 else 1.0))
+                runs.append(_Run(wall, min(1.0, mine / wall)))
             path = session.end_profiling()
         except runtime.ort_errors() as error:
             raise ModelError(f"ONNX Runtime cannot run the model: {runtime.trim(error)}") from error
         events = json.loads(Path(path).read_text("utf-8"))
-    return _times(events, runs)
+    return _times(events, runs, alone=threads == 1)
 
 
 def _profiled(model: ir.Model | bytes, threads: int | None, folder: Path) -> ort.InferenceSession:
@@ -137,20 +142,24 @@ def _profiled(model: ir.Model | bytes, threads: int | None, folder: Path) -> ort
     return ort.InferenceSession(opened, options, providers=["CPUExecutionProvider"], enable_fallback=0)
 
 
-def _are_enough(runs: list[_Run], enough: Callable[[int, float], bool]) -> bool:
-    calm = [run.wall for run in runs if run.share >= _CALM]
+def _are_enough(runs: list[_Run], enough: Callable[[int, float], bool], *, alone: bool) -> bool:
+    calm = [run.wall for run in runs if run.share >= _CALM or not alone]
     return enough(len(calm), sum(calm)) or enough(len(runs) // _PATIENCE, sum(run.wall for run in runs) / _PATIENCE)
 
 
-def _times(events: list[dict[str, Any]], runs: list[_Run]) -> NodeTimes:
+def _times(events: list[dict[str, Any]], runs: list[_Run], *, alone: bool) -> NodeTimes:
     """Microseconds of ``*_kernel_time`` events, in the order of the runs; the first run warms up and does not count.
 
     Of a run in which others had the core it is not known which node they held up; those that were held up least count.
+    What was taken from a thread that is ``alone`` is left out of its time.
     """
+    spent = [run.wall * 1e3 * (run.share if alone else 1.0) for run in runs]
     kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
     found: dict[tuple[str, str], list[float]] = collections.defaultdict(list)
     for event in kernels:
         key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
+        if key[1] in _HOLDERS:
+            continue
         found[key].append(event["dur"] / 1e3)
     count = len(runs)
     best = max(run.share for run in runs[1:])
@@ -161,9 +170,11 @@ def _times(events: list[dict[str, Any]], runs: list[_Run]) -> NodeTimes:
         each = len(times) // count  # a node in a loop runs several times
         if not each:
             continue
-        per_run = [run.share * sum(times[at * each : (at + 1) * each]) for at, run in enumerate(runs)]
+        per_run = [
+            sum(times[at * each : (at + 1) * each]) * (run.share if alone else 1.0) for at, run in enumerate(runs)
+        ]
         sums = [total + one for total, one in zip(sums, per_run, strict=True)]
         nodes[key] = min(per_run[at] for at in calm)
-    spent = [1e3 * run.wall * run.share for run in runs]
     overhead = min(spent[at] - sums[at] for at in calm)
-    return NodeTimes(nodes, max(0.0, overhead), min(spent[at] for at in calm))
+    usual = statistics.median(run.share for run in runs[1:])
+    return NodeTimes(nodes, max(0.0, overhead), min(spent[at] for at in calm), usual)

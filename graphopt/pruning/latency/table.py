@@ -7,7 +7,8 @@ The JSON form; milliseconds, and ``null`` where ONNX Runtime does not run the op
       "environment": {"onnxruntime": "1.31.1", "device": "AMD EPYC", "cores": 2},
       "settings": {"provider": "CPUExecutionProvider", "threads": 1, "batch": 1, "shapes": {"x": [1, 3, 224, 224]},
                    "multiples": {"conv": 16, "matmul": 16}, "seed": 0, "model": "3f0a..."},
-      "whole": {"milliseconds": 75.6, "shares": {"product": 0.993, "other": 0.007}, "overhead": 0.4},
+      "whole": {"milliseconds": 75.6, "shares": {"product": 0.993, "other": 0.007}, "overhead": 0.4,
+                "undisturbed": 0.99},
       "operators": {"Conv-17[group=1 ...](float 1x64x56x56, =float 64x64x3x3, =float 64)->y": 1.98, ...}
     }
 """
@@ -16,28 +17,33 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-
 from graphopt import io, runtime
-from graphopt.benchmark.table import environment
 from graphopt.errors import ModelError, UsageError
 from graphopt.pruning.latency import grid
 from graphopt.pruning.latency.alignment import preferred_multiple
 from graphopt.pruning.latency.meter import Meter
-from graphopt.pruning.latency.products import Counts, Site, Sizes, kind_of, sites
-from graphopt.verify.feeds import Feeds, Plan
+from graphopt.pruning.latency.products import Counts, Site, Sizes, sites
+from graphopt.pruning.latency.whole import (
+    Whole,
+    first_that_runs,
+    machine,
+    shapes_of,
+    summarize,
+    weight_bytes,
+    whole_seconds,
+)
 
 if TYPE_CHECKING:
     from graphopt.channels.groups import ChannelGraph
-    from graphopt.pruning.latency.sessions import NodeTimes
+    from graphopt.verify.feeds import Feeds
 
 __all__ = ["LatencyTable", "Progress", "Settings", "Whole"]
 
@@ -45,7 +51,7 @@ SCHEMA = "graphopt.latency/1"
 Progress = Callable[[str, float], None]
 """Called with what is going on and the fraction of the whole done, from 0 to 1."""
 
-_MOST_GUESSES = 16
+_BUSY = 0.75
 _HINT = "Measure a table of its own with LatencyTable.measure."
 
 
@@ -70,21 +76,6 @@ class Settings:
     multiples: Mapping[str, int]
     seed: int
     model: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Whole:
-    """The whole model at full size.
-
-    Attributes:
-        milliseconds: Of a run that nothing disturbed.
-        shares: What part of the nodes' time each kind of them takes; empty where there is no profile by node.
-        overhead: Milliseconds of a run beyond all nodes.
-    """
-
-    milliseconds: float
-    shares: Mapping[str, float]
-    overhead: float
 
 
 @dataclasses.dataclass
@@ -140,29 +131,35 @@ class LatencyTable:
         report = progress or (lambda what, fraction: None)
         report("finding what the provider likes", 0.0)
         execution_provider = runtime.resolve_provider(provider)
-        meter = Meter(execution_provider, threads, sweep=_weight_bytes(graph), seed=seed)
+        meter = Meter(execution_provider, threads, sweep=weight_bytes(graph), seed=seed)
         whole = None if table is None else table.whole
         if table is not None and shapes is None and feeds is None:
             full = {name: list(shape) for name, shape in table.settings.shapes.items()}
         elif feeds is not None:
-            full = _shapes_of(feeds)
+            full = shapes_of(feeds)
         else:
             report("timing the whole model", 0.0)
-            feeds, whole = _first_that_runs(graph, shapes, meter, seed, max_seconds)
-            full = _shapes_of(feeds)
+            feeds, whole = first_that_runs(graph, shapes, meter, seed, max_seconds)
+            full = shapes_of(feeds)
         sizes = Sizes(graph, full)
         multiples = table.settings.multiples if table else _multiples(graph, execution_provider, threads)
         own = sites(sizes, multiples)
         batch = next((shape[0] for shape in full.values() if shape), None)
         settings = Settings(execution_provider, threads, batch, full, dict(multiples), seed, _digest(own))
-        machine = _machine(execution_provider)
+        here = machine(execution_provider)
         if table is not None:
-            table._check(settings, machine)
+            table._check(settings, here)
         else:
             if whole is None:
                 report("timing the whole model", 0.0)
-                whole = _whole(meter.whole(graph.model, feeds or {}, _whole_seconds(max_seconds)))
-            table = cls(settings, machine, whole, {})
+                whole = summarize(meter.whole(graph.model, feeds or {}, whole_seconds(max_seconds)))
+            if whole.undisturbed < _BUSY and threads != 1:
+                warnings.warn(
+                    f"other processes took {1 - whole.undisturbed:.0%} of the time of what was measured, so latencies "
+                    f"are rough; threads=1 is measured well on a busy machine, too",
+                    stacklevel=2,
+                )
+            table = cls(settings, here, whole, {})
         table._fill(own, meter, deadline, report)
         return table
 
@@ -186,7 +183,7 @@ class LatencyTable:
             raise UsageError(f"the latency table is of another model: {error.message}", hint=_HINT) from error
         own = sites(sizes, self.settings.multiples)
         settings = dataclasses.replace(self.settings, model=_digest(own))
-        self._check(settings, _machine(self.settings.provider))
+        self._check(settings, machine(self.settings.provider))
         return sizes, own
 
     def time(self, site: Site, counts: Counts) -> float | None:
@@ -275,37 +272,6 @@ class LatencyTable:
         return cls.from_json(text)
 
 
-def _shapes_of(feeds: Feeds) -> dict[str, list[int]]:
-    return {name: list(feed.shape) for name, feed in feeds.items() if hasattr(feed, "shape")}
-
-
-def _weight_bytes(graph: ChannelGraph) -> int:
-    tensors = {id(tensor): tensor for place in graph.linker.constants if (tensor := graph.linker.constant(place.value))}
-    return sum(tensor.nbytes for tensor in tensors.values() if tensor.dtype != ir.DataType.STRING)
-
-
-def _whole_seconds(max_seconds: float) -> float:
-    return min(3.0, max_seconds / 4)
-
-
-def _first_that_runs(
-    graph: ChannelGraph, shapes: Mapping[str, Sequence[int]] | None, meter: Meter, seed: int, max_seconds: float
-) -> tuple[Feeds, Whole]:
-    """The first feeds on which the model runs, and its time on them."""
-    plan = Plan.of(graph.model, shapes)
-    problem: ModelError | None = None
-    for guess in itertools.islice(plan.guesses(), _MOST_GUESSES):
-        feeds = plan.fill(guess, seed)
-        if feeds is None:
-            continue
-        try:
-            return feeds, _whole(meter.whole(graph.model, feeds, _whole_seconds(max_seconds)))
-        except ModelError as error:
-            problem = problem or error
-    message = problem.message if problem else "the model's inputs are too large to generate"
-    raise ModelError(message, hint="Give shapes that it runs on.") from problem
-
-
 def _multiples(graph: ChannelGraph, provider: str, threads: int | None) -> dict[str, int]:
     """Of the kinds of products that the model has; 1 for the others."""
     kinds = {"conv" if "Conv" in product.node.op_type else "matmul" for product in graph.linker.products}
@@ -313,18 +279,6 @@ def _multiples(graph: ChannelGraph, provider: str, threads: int | None) -> dict[
         "conv": preferred_multiple(provider, threads, "conv") if "conv" in kinds else 1,
         "matmul": preferred_multiple(provider, threads, "matmul") if "matmul" in kinds else 1,
     }
-
-
-def _whole(times: NodeTimes) -> Whole:
-    every = sum(times.nodes.values())
-    if not every:
-        return Whole(round(times.wall, 6), {}, 0.0)
-    shares: dict[str, float] = {}
-    for (_, op_type), taken in times.nodes.items():
-        kind = kind_of(op_type)
-        shares[kind] = shares.get(kind, 0.0) + taken / every
-    rounded = {kind: round(share, 6) for kind, share in sorted(shares.items())}
-    return Whole(round(times.wall, 6), rounded, round(times.overhead, 6))
 
 
 def _digest(own: Sequence[Site]) -> str:
@@ -336,22 +290,3 @@ def _lines(own: Sequence[Site]) -> Iterator[str]:
     for site in own:
         factors = " ".join(f"{factor.size}" for factor in site.factors)
         yield f"{site.times} {site.operator({}) or site.node.op_type} {factors}"
-
-
-def _machine(provider: str) -> dict[str, Any]:
-    here = environment()
-    return {
-        "onnxruntime": here["onnxruntime"],
-        "device": _device(provider, str(here["processor"])),
-        "cores": here["cores"],
-    }
-
-
-def _device(provider: str, processor: str) -> str:
-    if not any(name in provider for name in ("CUDA", "Tensorrt", "TensorRT")):
-        return processor
-    names = []
-    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        names += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
-    return ", ".join(names) or processor

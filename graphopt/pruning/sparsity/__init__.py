@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from graphopt.pruning.sparsity.patterns import Pattern
     from graphopt.pruning.sparsity.report import Report
-    from graphopt.pruning.sparsity.sparsifier import Settings, sparsify, sparsify_in_place
+    from graphopt.pruning.sparsity.settings import Settings
+    from graphopt.pruning.sparsity.sparsifier import sparsify, sparsify_in_place
 
 __all__ = ["Pattern", "Report", "Settings", "sparsify", "sparsify_in_place"]
 
 _HOME = {
     "Pattern": "graphopt.pruning.sparsity.patterns",
     "Report": "graphopt.pruning.sparsity.report",
-    "Settings": "graphopt.pruning.sparsity.sparsifier",
+    "Settings": "graphopt.pruning.sparsity.settings",
     "sparsify": "graphopt.pruning.sparsity.sparsifier",
     "sparsify_in_place": "graphopt.pruning.sparsity.sparsifier",
 }

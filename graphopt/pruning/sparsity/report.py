@@ -140,8 +140,8 @@ class Report:
                 "speed-up is claimed."
             )
         return (
-            f"ONNX Runtime has no kernels for sparse weights on its {self.provider} provider: zeros are multiplied like "
-            "other numbers, so no speed-up is claimed. What gets smaller is the compressed file."
+            f"ONNX Runtime has no kernels for sparse weights on its {self.provider} provider: zeros are multiplied "
+            "like other numbers, so no speed-up is claimed. What gets smaller is the compressed file."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ _ATTEMPTS: Final = 6
 
 def damped(products: Array, share: float = DAMPING) -> Array:
     """A copy of H ``(columns, columns)`` with something on its diagonal; float64 unless it is large."""
-    result = products.astype(np.float64 if len(products) <= _PRECISE else np.float32)
+    result: Array = products.astype(np.float64 if len(products) <= _PRECISE else np.float32)
     diagonal = np.einsum("cc->c", result)  # a view
     diagonal += share * float(diagonal.mean()) or 1.0
     return result

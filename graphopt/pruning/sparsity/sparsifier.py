@@ -3,86 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from graphopt.errors import UsageError
 from graphopt.interop.kinds import Source
 from graphopt.pipeline.runner import drop_initializer_inputs
+from graphopt.pruning.layers import Layer
 from graphopt.pruning.sparsity import statistics
+from graphopt.pruning.sparsity.biases import bias_of
+from graphopt.pruning.sparsity.choice import Keep, choose, magnitudes
 from graphopt.pruning.sparsity.patterns import Pattern
 from graphopt.pruning.sparsity.report import LayerSparsity, Report, Skipped
+from graphopt.pruning.sparsity.settings import Method, Scope, Settings
 from graphopt.pruning.sparsity.sizes import encoded_bytes, sizes
-from graphopt.pruning.sparsity.sparsegpt import sparsegpt
-from graphopt.pruning.sparsity.statistics import Need, Statistics
-from graphopt.pruning.sparsity.support import refit
+from graphopt.pruning.sparsity.statistics import Statistics
 from graphopt.pruning.sparsity.targets import Target, find
 from graphopt.pruning.sparsity.thresholds import Threshold
 from graphopt.pruning.stages import Feeds, Stages, observe
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from graphopt.datasets import Bound, Dataset
 
-__all__ = ["METHODS", "Method", "Scope", "Settings", "sparsify", "sparsify_in_place"]
+__all__ = ["bound", "sparsify", "sparsify_in_place"]
 
 Array = npt.NDArray[Any]
-Method = Literal["sparsegpt", "wanda", "magnitude"]
-Scope = Literal["layer", "global"]
+Data: TypeAlias = "Dataset | Bound | str | Path | Mapping[str, Any] | Sequence[dict[str, Any]]"
 Progress = Callable[[str, float | None], None]
 
-METHODS: Final[tuple[str, ...]] = get_args(Method)
 _BATCH: Final = 32
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Settings:
-    """How to make a model sparse.
-
-    Attributes:
-        pattern: Of zeros.
-        method: How they are chosen.
-        scope: Within what magnitudes are compared.
-        reconstruct: Whether to refit what is left by least squares.
-        smallest: The fewest elements of a weight that becomes sparse.
-        include: Patterns of names of layers; all if empty.
-        exclude: Patterns of names of layers to leave alone.
-        seed: Of the rows that are sampled.
-        provider: Execution provider.
-        threads: Intra-op threads.
-    """
-
-    pattern: Pattern
-    method: str = "sparsegpt"
-    scope: str = "layer"
-    reconstruct: bool = False
-    smallest: int = 512
-    include: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    seed: int = 0
-    provider: str = "cpu"
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UsageError(f"there is no method '{self.method}'", hint=f"Choose among {', '.join(METHODS)}.")
-        if self.scope not in get_args(Scope):
-            raise UsageError(f"there is no scope '{self.scope}'", hint="Choose layer or global.")
-        if self.scope == "global" and (self.method != "magnitude" or self.pattern.is_grouped):
-            raise UsageError(
-                "only magnitudes can be compared over all layers, and not for N:M",
-                hint="Leave scope=global out, or use method=magnitude with a share such as 50%.",
-            )
-
-    @property
-    def need(self) -> Need:
-        """What must be known of the rows of a layer."""
-        if self.reconstruct or self.method == "sparsegpt":
-            return "products"
-        return "squares" if self.method == "wanda" else "rows"
 
 
 def sparsify(
@@ -91,8 +46,8 @@ def sparsify(
     pattern: str | float | Pattern = "2:4",
     method: Method = "sparsegpt",
     scope: Scope = "layer",
-    reconstruct: bool = False,
-    calibration: Dataset | Bound | str | Mapping[str, Any] | Sequence[Feeds] | None = None,
+    reconstruct: bool = True,
+    calibration: Data | None = None,
     samples: int = 256,
     seed: int = 0,
     include: Sequence[str] = (),
@@ -119,7 +74,8 @@ def sparsify(
         pattern: ``2:4`` for two weights of each four; ``50%`` or ``0.5`` for the share that becomes zero.
         method: ``sparsegpt``, ``wanda`` or ``magnitude``.
         scope: Whether magnitudes are compared within each ``layer``, or over all of them (``global``).
-        reconstruct: Refit what is left to the dense layer's results by least squares.
+        reconstruct: Refit what is left, and the bias where there is one, to the dense layer's results by least
+            squares. It helps all methods, SparseGPT too, whose early columns are settled before it knows the later.
         calibration: Data, as :func:`graphopt.datasets.bind` takes them; random inputs by default, and none at all
             for ``magnitude`` without ``reconstruct``.
         samples: How many to draw of them.
@@ -157,7 +113,7 @@ def sparsify(
 def bound(
     model: ir.Model,
     settings: Settings,
-    calibration: Dataset | Bound | str | Mapping[str, Any] | Sequence[Feeds] | None,
+    calibration: Data | None,
     samples: int,
 ) -> Bound | None:
     """The data that fit a model; synthetic ones where none are given and the method needs some.
@@ -281,12 +237,15 @@ class _Sparsifier:
         if obstacle:
             self.skipped += [Skipped(one.name, obstacle) for one in target.layers]
             return
-        weight, keep = self._choose(dense, found)
-        stored = layer.from_matrix(np.where(keep, weight, 0))
-        if not np.isfinite(stored.astype(np.float32)).all():  # refitted beyond what the dtype holds
-            stored = layer.from_matrix(np.where(keep, dense, 0))
-        stored[stored == 0] = 0  # no negative zeros: their bits are not zero
+        bias = None
+        if self._settings.reconstruct and found is not None and len(target.layers) == 1:
+            bias = bias_of(layer)
+        stored = self._stored(layer, dense, found, centred=bias is not None)
         target.write(stored)
+        sparse, shift = layer.matrix(stored), None
+        if bias is not None and found is not None:
+            lost = layer.alpha * np.einsum("goc,gc->go", dense - sparse, found.mean)
+            shift = bias.shift(lost.reshape(-1), self._model).reshape(lost.shape) / layer.alpha
         self.done.append(
             LayerSparsity(
                 layer=layer.name,
@@ -294,13 +253,27 @@ class _Sparsifier:
                 shape=stored.shape,
                 dtype=layer.weight.dtype.name,
                 zeros=int((stored == 0).sum()),
-                error=None if found is None else found.error(dense, layer.matrix(stored)),
+                error=None if found is None else found.error(dense, sparse, shift),
                 rows=0 if found is None else found.count,
                 bytes=stored.nbytes,
                 encoded_bytes=encoded_bytes(stored),
                 note="; ".join(_notes(target, found, self._settings)),
             )
         )
+
+    def _stored(self, layer: Layer, dense: Array, found: Statistics | None, *, centred: bool) -> Array:
+        """The sparse weight in the layer's shape and dtype."""
+        if self._threshold is not None:
+            places: Keep = self._threshold.keep
+        else:
+            places = functools.partial(magnitudes, pattern=self._settings.pattern)
+        weight, keep = choose(dense, found, self._settings, places, centred=centred)
+        with np.errstate(over="ignore"):
+            stored = layer.from_matrix(np.where(keep, weight, 0))
+        if not np.isfinite(stored if stored.dtype.kind == "f" else stored.astype(np.float32)).all():
+            stored = layer.from_matrix(np.where(keep, dense, 0))  # refitted beyond what the dtype holds
+        stored[stored == 0] = 0  # no negative zeros: their bits are not zero
+        return stored
 
     def _obstacle(self, dense: Array, found: Statistics | None) -> str:
         """Why a layer stays dense after all."""
@@ -311,41 +284,6 @@ class _Sparsifier:
         if found is not None and not found.count and self._settings.need != "rows":
             return "no data reach it"
         return ""
-
-    def _choose(self, dense: Array, found: Statistics | None) -> tuple[Array, Array]:
-        """The weight with which a layer goes on, and the places that stay, ``(groups, outputs, columns)``."""
-        settings, (groups, outputs, columns) = self._settings, dense.shape
-        if settings.method == "sparsegpt":
-            assert found is not None
-            weight, keep = np.empty(dense.shape), np.empty(dense.shape, bool)
-            for group, number, block in _parts(groups, found):
-                part = sparsegpt(dense[group, :, block], found.products(group, number), settings.pattern)
-                weight[group, :, block], keep[group, :, block] = part
-        else:
-            weight = dense
-            if self._threshold is not None:
-                keep = self._threshold.keep(dense)
-            elif settings.method == "wanda":
-                assert found is not None
-                scores = np.abs(dense) * found.norms[:, None, :]
-                keep = settings.pattern.keep(scores.reshape(-1, columns)).reshape(dense.shape)
-            else:
-                width = columns if settings.pattern.is_grouped else groups * outputs * columns
-                keep = settings.pattern.keep(np.abs(dense).reshape(-1, width)).reshape(dense.shape)
-        if settings.reconstruct and found is not None:
-            fitted = np.empty(dense.shape)
-            for group, number, block in _parts(groups, found):
-                part = dense[group, :, block], weight[group, :, block], keep[group, :, block]
-                fitted[group, :, block] = refit(*part, found.products(group, number))
-            weight = fitted
-        return weight, keep
-
-
-def _parts(groups: int, found: Statistics) -> Iterator[tuple[int, int, slice]]:
-    """Each group, and each block of its columns with its number."""
-    for group in range(groups):
-        for number, block in enumerate(found.blocks):
-            yield group, number, block
 
 
 def _notes(target: Target, found: Statistics | None, settings: Settings) -> Iterator[str]:

@@ -48,9 +48,7 @@ class Statistics:
         self._squares: Array = np.zeros((layer.groups, layer.columns))
         self._moments: list[Moments] = []
         if need == "products":
-            self._moments = [
-                Moments(layer.groups, block.stop - block.start, dtype=np.float32) for block in self.blocks
-            ]
+            self._moments = [Moments(layer.groups, block.stop - block.start, dtype=np.float32) for block in self.blocks]
         self.count = 0
         self._samples = 0
         self._held_out: list[Array] = []
@@ -100,21 +98,40 @@ class Statistics:
         root: Array = np.sqrt(self._squares / max(1, self.count))
         return root
 
-    def products(self, group: int, block: int) -> Array:
-        """The mean product of columns, float32 ``(columns, columns)``: what SparseGPT calls H, but for a factor."""
-        mean: Array = self._moments[block].gram[group] / np.float32(max(1, self.count))
+    def products(self, block: int, *, centred: bool) -> Array:
+        """The mean product of columns, float32 ``(groups, columns, columns)``: what SparseGPT calls H, but for a
+        factor. Of rows less their mean if ``centred``."""
+        mean: Array = self._moments[block].covariance(centred=centred) / np.float32(max(1, self.count))
         return mean
 
-    def error(self, dense: Array, sparse: Array) -> float | None:
-        """By how much the results of ``sparse`` miss those of ``dense`` on the rows set aside, both
-        ``(groups, outputs, columns)``: the sum of squares as a share of the results'; ``None`` without rows."""
-        missed = total = 0.0
-        difference = (dense - sparse).astype(np.float32).transpose(0, 2, 1)
-        for rows in self._held_out:
-            missed += float(np.square(rows @ difference, dtype=np.float64).sum())
-            total += float(np.square(rows @ dense.astype(np.float32).transpose(0, 2, 1), dtype=np.float64).sum())
+    @property
+    def mean(self) -> Array:
+        """The mean row, ``(groups, columns)``; only where products are known."""
+        total = np.concatenate([one.row_sum for one in self._moments], axis=1)
+        mean: Array = total / max(1, self.count)
+        return mean
+
+    def error(self, dense: Array, sparse: Array, shift: Array | None = None) -> float | None:
+        """By how much a sparse weight's results miss the dense one's, on the rows set aside.
+
+        Args:
+            dense: ``(groups, outputs, columns)``.
+            sparse: Likewise.
+            shift: What is added to the sparse one's results, ``(groups, outputs)``.
+
+        Returns:
+            The sum of squares as a share of that of the dense results; ``None`` without rows.
+        """
         if not any(rows.shape[1] for rows in self._held_out):
             return None
+        self._held_out = [np.concatenate(self._held_out, axis=1)]
+        missed = total = 0.0
+        for group, rows in enumerate(self._held_out[0]):
+            lost = rows @ (dense[group] - sparse[group]).astype(np.float32).T
+            if shift is not None:
+                lost -= shift[group].astype(np.float32)
+            missed += float(np.square(lost, dtype=np.float64).sum())
+            total += float(np.square(rows @ dense[group].astype(np.float32).T, dtype=np.float64).sum())
         return missed / total if total else 0.0 if not missed else math.inf
 
 
@@ -122,8 +139,9 @@ def key(layer: Layer) -> tuple[Any, ...]:
     """The same for layers that read the same rows."""
     attributes = ("strides", "pads", "dilations", "auto_pad", "output_padding")
     found = [str(layer.node.attributes[name].value) for name in attributes if name in layer.node.attributes]
-    kernel = layer.weight.shape.numpy()[2:]
-    return layer.input, layer.input_axis, layer.node.op_type == "ConvTranspose", layer.groups, layer.columns, kernel, *found
+    kernel = tuple(layer.weight.shape.numpy()[2:]) if layer.input_axis == 1 else ()
+    kind = "linear" if layer.input_axis == -1 else layer.node.op_type
+    return layer.input, kind, layer.groups, layer.columns, kernel, *found
 
 
 def output_shape(layer: Layer, shape: Sequence[int]) -> tuple[int, ...]:

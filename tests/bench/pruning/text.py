@@ -96,10 +96,8 @@ def table(runs: Mapping[Case, Sequence[Run]], bases: Sequence[models.Score]) -> 
             yield f"{head} {failure} | | | | |"
             continue
         kept = [run.kept for run in own]
-        nats = " | ".join(
-            f"{np.mean(values):.3f}" for values in zip(*((run.loss, run.divergence) for run in own), strict=True)
-        )
-        figures = f"{np.mean(kept):.2f} ({min(kept):.2f}) | {nats}"
+        loss_after, divergence = (np.mean([getattr(run, name) for run in own]) for name in ("loss", "divergence"))
+        figures = f"{np.mean(kept):.2f} ({min(kept):.2f}) | {loss_after:.3f} | {divergence:.1e}"
         yield f"{head} {own[0].reached:.2f}x | {figures} | {np.mean([run.seconds for run in own]):.0f} |"
 
 

@@ -1,0 +1,198 @@
+"""Quantization and integer arithmetic (ONNX: QuantizeLinear, DequantizeLinear, QLinear*, *Integer)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from graphopt.torch.node import OpNode
+from graphopt.torch.ops.convolution import convolve
+from graphopt.torch.registry import builds, op
+from graphopt.torch.values import torch_dtype
+
+__all__: list[str] = []
+
+_BOUNDS = {
+    ir.DataType.INT8: (-128, 127),
+    ir.DataType.UINT8: (0, 255),
+    ir.DataType.INT16: (-32768, 32767),
+    ir.DataType.UINT16: (0, 65535),
+    ir.DataType.INT32: (-(1 << 31), (1 << 31) - 1),
+    ir.DataType.INT4: (-8, 7),
+    ir.DataType.UINT4: (0, 15),
+}
+
+
+def _spread(x: Tensor, parameter: Tensor, axis: int, block: int) -> Tensor:
+    """A scale or zero point, in a shape that broadcasts against ``x``."""
+    if block:
+        axis = axis % x.ndim
+        return parameter.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
+    if parameter.numel() == 1 and parameter.ndim <= 1:
+        return parameter.reshape(())
+    shape = [1] * x.ndim
+    shape[axis] = -1
+    return parameter.reshape(shape)
+
+
+@builds("QuantizeLinear")
+def quantize(node: OpNode) -> Callable[..., Tensor]:
+    kind = node.dtype(2) if node.given(2) else ir.DataType(node.attribute("output_dtype", 0) or ir.DataType.UINT8)
+    dtype = None if kind is None else torch_dtype(kind)
+    if kind is None or dtype is None:
+        raise node.refuse("the type of its result is not known")
+    return functools.partial(
+        _quantize,
+        dtype=dtype,
+        bounds=_BOUNDS.get(kind),
+        axis=node.attribute("axis", 1),
+        block=node.attribute("block_size", 0),
+    )
+
+
+def _quantize(
+    x: Tensor,
+    scale: Tensor,
+    zero: Tensor | None = None,
+    *,
+    dtype: torch.dtype,
+    bounds: tuple[int, int] | None,
+    axis: int,
+    block: int,
+) -> Tensor:
+    work = x.to(scale.dtype) if not x.is_floating_point() else x
+    y = work / _spread(x, scale, axis, block)
+    if bounds is None:
+        largest = torch.finfo(dtype).max
+        y = y if zero is None else y + _spread(x, zero, axis, block).to(y.dtype)
+        return y.float().clamp(-largest, largest).to(dtype)
+    y = torch.round(y)
+    if zero is not None:
+        y = y + _spread(x, zero, axis, block).to(y.dtype)
+    wide = y.double() if dtype == torch.int32 else y.float()
+    return wide.clamp(*bounds).to(torch.int32).to(dtype)
+
+
+@op("DequantizeLinear")
+def dequantize(
+    x: Tensor, scale: Tensor, zero: Tensor | None = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
+) -> Tensor:
+    kind = torch_dtype(output_dtype) if output_dtype else scale.dtype
+    if x.dtype.is_floating_point:
+        y = x.to(torch.float32)
+    else:
+        y = x.to(torch.int32)
+        if zero is not None:
+            y = y - _spread(x, zero, axis, block_size).to(torch.int32)
+    return (y.to(scale.dtype) * _spread(x, scale, axis, block_size)).to(kind)
+
+
+@op("DynamicQuantizeLinear", since=11)
+def dynamic_quantize(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
+    scale = (high - low) / 255
+    zero = torch.round((0 - low) / torch.where(scale == 0, torch.ones_like(scale), scale)).clamp(0, 255)
+    y = (torch.round(x / torch.where(scale == 0, torch.ones_like(scale), scale)) + zero).clamp(0, 255)
+    return y.to(torch.uint8), scale, zero.to(torch.uint8)
+
+
+def _centred(x: Tensor, zero: Tensor | None, *, rows: bool) -> Tensor:
+    """Integers less their zero point, in float64, which holds the products exactly."""
+    y = x.double()
+    if zero is None:
+        return y
+    zero = zero.double()
+    return y - (zero.unsqueeze(-1) if rows and zero.ndim == 1 and zero.numel() > 1 else zero)
+
+
+@op("MatMulInteger", since=10)
+def matmul_integer(a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None) -> Tensor:
+    product = _centred(a, a_zero, rows=True) @ _centred(b, b_zero, rows=False)
+    return product.to(torch.int64).to(torch.int32)
+
+
+def _limits(dtype: torch.dtype) -> tuple[int, int]:
+    limits = torch.iinfo(dtype)
+    return limits.min, limits.max
+
+
+@op("QLinearMatMul", since=10)
+def q_linear_matmul(
+    a: Tensor,
+    a_scale: Tensor,
+    a_zero: Tensor,
+    b: Tensor,
+    b_scale: Tensor,
+    b_zero: Tensor,
+    y_scale: Tensor,
+    y_zero: Tensor,
+) -> Tensor:
+    product = _centred(a, a_zero, rows=True) @ _centred(b, b_zero, rows=False)
+    left = a_scale.unsqueeze(-1) if a_scale.ndim == 1 and a_scale.numel() > 1 else a_scale
+    y = torch.round(product * (left.double() * b_scale.double() / y_scale.double())) + y_zero.double()
+    return y.clamp(*_limits(y_zero.dtype)).to(y_zero.dtype)
+
+
+def _settings(node: OpNode) -> dict[str, Any]:
+    return {
+        "strides": node.attribute("strides", ()),
+        "dilations": node.attribute("dilations", ()),
+        "pads": node.attribute("pads", ()),
+        "group": node.attribute("group", 1),
+        "auto_pad": node.attribute("auto_pad", "NOTSET"),
+    }
+
+
+def _channels(zero: Tensor | None, rank: int) -> Tensor | None:
+    return zero.reshape(-1, *[1] * (rank - 1)) if zero is not None and zero.numel() > 1 else zero
+
+
+@builds("ConvInteger", since=10)
+def conv_integer(node: OpNode) -> Callable[..., Tensor]:
+    return functools.partial(_conv_integer, settings=_settings(node))
+
+
+def _conv_integer(
+    x: Tensor,
+    w: Tensor,
+    x_zero: Tensor | None = None,
+    w_zero: Tensor | None = None,
+    *,
+    settings: dict[str, Any],
+) -> Tensor:
+    left = _centred(x, x_zero, rows=False)
+    right = _centred(w, _channels(w_zero, w.ndim), rows=False)
+    return convolve(left, right, None, **settings).to(torch.int64).to(torch.int32)
+
+
+@builds("QLinearConv", since=10)
+def q_linear_conv(node: OpNode) -> Callable[..., Tensor]:
+    return functools.partial(_q_linear_conv, settings=_settings(node))
+
+
+def _q_linear_conv(
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero: Tensor,
+    w: Tensor,
+    w_scale: Tensor,
+    w_zero: Tensor,
+    y_scale: Tensor,
+    y_zero: Tensor,
+    b: Tensor | None = None,
+    *,
+    settings: dict[str, Any],
+) -> Tensor:
+    left = _centred(x, x_zero, rows=False)
+    right = _centred(w, _channels(w_zero, w.ndim), rows=False)
+    product = convolve(left, right, None if b is None else b.double(), **settings)
+    factor = x_scale.double() * w_scale.double().reshape(-1, *[1] * (w.ndim - 2)) / y_scale.double()
+    y = torch.round(product * factor) + y_zero.double()
+    return y.clamp(*_limits(y_zero.dtype)).to(y_zero.dtype)
+
+
