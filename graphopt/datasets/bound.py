@@ -121,6 +121,11 @@ class Bound:
         return len(self._rows)
 
     @property
+    def group(self) -> int:
+        """How many samples the model takes at once, where that is fixed; else 1."""
+        return self._group or 1
+
+    @property
     def labels(self) -> Array | None:
         """One a sample, in the order of the batches (of whole feeds: those of each, one after another), or None."""
         return self._source.labels(self._rows)

@@ -19,7 +19,7 @@ from graphopt.errors import UsageError
 from graphopt.names import label
 from graphopt.pruning.importance.evidence import Ranking
 
-__all__ = ["RANKINGS", "Candidate", "allocate", "candidates", "gone"]
+__all__ = ["FINEST", "RANKINGS", "Candidate", "allocate", "candidates", "gone"]
 
 Indices = npt.NDArray[np.int64]
 Cost = Callable[[Mask], float]
@@ -29,8 +29,8 @@ RANKINGS = ("global", "uniform", "isomorphic", "sensitivity")
 """Who is compared with whom: all groups at once by harm and gain, nobody (the same share of each group), groups of the
 same build with each other (arXiv 2407.04616), or all by what removal was measured to do."""
 
-_FINEST = 16
-"""A group keeps at least this many sizes to choose from, whatever multiple the hardware likes."""
+FINEST = 16
+"""Sizes that a group has to choose from at least, whatever multiple the hardware likes, unless speed is what counts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,7 @@ def candidates(
     groups: Iterable[str] = (),
     exclude: Iterable[str] = (),
     multiple: int = 8,
+    choices: int = FINEST,
     keep: float = 0.1,
 ) -> list[Candidate]:
     """The groups that may shrink.
@@ -69,6 +70,7 @@ def candidates(
         exclude: Shell patterns of those to leave alone.
         multiple: Channels that the hardware likes; kept sizes are multiples of it, or of a smaller power of two where
             a group would be left with few choices.
+        choices: What is few.
         keep: Share of each group that stays whatever happens.
 
     Raises:
@@ -82,7 +84,8 @@ def candidates(
         if ranking.group.index not in wanted:
             continue
         allowed = _legal(ranking, keep)
-        levels = _levels(len(ranking.group.units), lanes.get(ranking.group.index, 1), len(allowed.order), multiple)
+        size = lanes.get(ranking.group.index, 1)
+        levels = _levels(len(ranking.group.units), size, len(allowed.order), multiple, choices)
         if len(levels) > 1:
             found.append(Candidate(allowed, levels))
     if not found:
@@ -148,9 +151,9 @@ def _lanes(graph: ChannelGraph) -> dict[int, int]:
     return found
 
 
-def _levels(units: int, lanes: int, most: int, multiple: int) -> tuple[int, ...]:
+def _levels(units: int, lanes: int, most: int, multiple: int, choices: int) -> tuple[int, ...]:
     """The numbers of units to consider taking away, ``most`` at most, so that what is left suits the hardware."""
-    while multiple > 1 and units * lanes < _FINEST * multiple:
+    while multiple > 1 and units * lanes < choices * multiple:
         multiple //= 2
     step = multiple // math.gcd(multiple, lanes)
     kept = range(units // step * step, 0, -step)

@@ -173,19 +173,19 @@ class Layer:
             picks: Positions, counted over the output without its channels; all if ``None``.
         """
         if not self._is_convolution:
-            rows = x.reshape(-1, x.shape[-1])
-            return np.asarray(rows if picks is None else rows[picks], np.float32)[None]
+            tokens = x.reshape(-1, x.shape[-1])
+            return np.asarray(tokens if picks is None else tokens[picks], np.float32)[None]
         batch, channels = x.shape[:2]
         size = math.prod(x.shape[2:])
         sources = self._sources(tuple(x.shape[2:]), tuple(output[2:]))
         each = len(sources)
         picks = np.arange(batch * each) if picks is None else picks
         image, position = picks // each, picks % each
-        flat = np.zeros((batch * size + 1, channels), np.float32)
+        flat: Array = np.zeros((batch * size + 1, channels), np.float32)
         flat[:-1] = np.moveaxis(x, 1, -1).reshape(-1, channels)
-        where = sources[position]
+        where: Array = sources[position]
         where = np.where(where < 0, batch * size, where + image[:, None] * size)
-        rows = flat[where]  # (rows, window, channels)
+        rows: Array = flat[where]  # (rows, window, channels)
         if self.groups == 1:
             return rows.reshape(1, len(picks), -1)
         rows = rows.reshape(len(picks), self.window, self.groups, -1).transpose(2, 0, 1, 3)

@@ -2,8 +2,8 @@
 
 With rows ``x`` and wanted results ``y``, less their means where the layer has a bias: ``G = sum x x'``,
 ``C = sum x y'``. A weight ``W`` then misses ``y`` by ``sum y'y - 2 tr(W C) + tr(W G W')``, and the best one near
-``W0`` is ``W0 + (C' - W0 G) (G + s I)^-1``: ridge regression of what ``W0`` misses (Hoerl and Kennard, *Ridge Regression*, 1970).
-Where there are fewer rows than columns the rows themselves are kept, and ``x' (x x' + s I)^-1`` does the same.
+``W0`` is ``W0 + (C' - W0 G) (G + s I)^-1``: ridge regression of what ``W0`` misses (Hoerl and Kennard, 1970). Where
+there are fewer rows than columns the rows themselves are kept, and ``x' (x x' + s I)^-1`` does the same.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from graphopt.pruning.inverse import inverse
 
 __all__ = ["Fit", "Moments", "Rows", "Samples", "best_fit"]
 
@@ -124,7 +126,7 @@ class Moments(Samples):
         gram = gram if centred else gram.copy()
         diagonal = np.einsum("gcc->gc", gram)  # a view
         diagonal += ridge * np.maximum(diagonal.mean(axis=1, keepdims=True), 1e-12)
-        change: Array = np.linalg.solve(gram, missed)
+        change: Array = inverse(gram) @ missed
         return weight + change.transpose(0, 2, 1)
 
 
@@ -213,13 +215,13 @@ class Rows(Samples):
         gram = (rows @ turned if wide else turned @ rows).astype(np.float64)
         diagonal = np.einsum("gcc->gc", gram)  # a view
         diagonal += ridge * np.maximum(diagonal.sum(axis=1, keepdims=True) / rows.shape[2], 1e-12)
-        inverse = np.linalg.inv(gram).astype(np.float32)
+        inverted = inverse(gram).astype(np.float32)
 
         def regress(weight: Array, results: Array) -> Array:
             missed = results - rows @ weight.transpose(0, 2, 1).astype(np.float32)
             if centred:
                 missed = missed - missed.mean(axis=1, keepdims=True)
-            change = turned @ (inverse @ missed) if wide else inverse @ (turned @ missed)
+            change = turned @ (inverted @ missed) if wide else inverted @ (turned @ missed)
             found: Array = weight + change.transpose(0, 2, 1)
             return found
 

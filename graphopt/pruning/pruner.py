@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from graphopt import collector
+from graphopt import collector, walk
 from graphopt.analysis.cost import costs
 from graphopt.channels.analysis import analyze, prove
 from graphopt.channels.atoms import Mask
@@ -21,11 +22,13 @@ from graphopt.channels.slicing import carve
 from graphopt.channels.workpiece import Workpiece
 from graphopt.errors import UsageError
 from graphopt.interop.kinds import Source
+from graphopt.names import label
 from graphopt.pipeline.report import Summary
 from graphopt.pruning import allocation, fidelity, sensitivity
 from graphopt.pruning.expense import Expense
 from graphopt.pruning.goal import Goal
 from graphopt.pruning.importance import Evidence, Gradients, Ranking, criterion
+from graphopt.pruning.layers import find_layers
 from graphopt.pruning.plan import Plan, Settings, digest_of
 from graphopt.pruning.reconstruction import Refit, reconstruct
 from graphopt.pruning.report import GroupOutcome, PruneReport, Size
@@ -42,7 +45,9 @@ Progress = Callable[[str, float | None], None]
 Ranker = Callable[[Evidence], list[Ranking]]
 
 _SYNTHETIC = "no calibration inputs were given: noise stood in for them, and accuracy is likely to suffer"
-_COMPARED = 512  # samples at most of which outputs are compared
+_HELD_OUT = 0.125  # more samples than are fitted to, on which outputs are compared
+_SHOWN = 3  # names in a note
+_FEWEST = 16  # samples below which none are held out
 
 
 def prune(
@@ -92,8 +97,8 @@ def prune(
         groups: Shell patterns of the groups to prune, by the name of the group or of a node; all if empty.
         exclude: Shell patterns of groups to leave alone.
         keep: Share of each group that stays whatever happens.
-        multiple: Kept channels are multiples of it where a group has enough of them; measured if ``None`` and latency
-            is a goal, else 8.
+        multiple: Kept channels are multiples of it, even in small groups. If ``None`` it is measured where latency is a
+            goal; else it is 8, and small groups may keep any number.
         reconstruct: Refit what is left.
         optimize: Run the default passes first, so that what they fold need not be reconstructed.
         samples: Calibration samples to draw.
@@ -211,11 +216,12 @@ class _Job:
     def load(self, calibration: Any, preprocess: str) -> None:
         """Reads the model and the data, and finds the channels."""
         with self._timed("load"):
-            model = self.origin.read()
+            original = model = self.origin.read()
         if self._settings.optimize:
             model = self._optimized(model)
         with self._timed("data"):
             self._data = self._bound(model, calibration, preprocess)
+            self._before = self._size(original)
             self._batches = list(self._data.batches(self._settings.batch))
         with self._timed("analyze"):
             self._graph = analyze(
@@ -245,9 +251,14 @@ class _Job:
             calibration = synthetic(model, settings.samples, settings.seed)
         elif isinstance(calibration, str | Path):
             calibration = open_dataset(calibration, preprocess=preprocess)
-        bound = bind(calibration, model, samples=settings.samples, seed=settings.seed)
+        extra = math.ceil(settings.samples * _HELD_OUT)
+        bound = bind(calibration, model, samples=settings.samples + extra, seed=settings.seed)
         self._notes += bound.notes
-        return bound
+        if len(bound) < _FEWEST * bound.group:
+            self._held_out = bound
+            return bound
+        data, self._held_out = bound.split(1 - extra / (settings.samples + extra), settings.seed)
+        return data
 
     @functools.cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -298,8 +309,15 @@ class _Job:
     ) -> _Choice:
         """Chooses units so that the target is met."""
         with self._timed("allocate"), target:
-            size = multiple if multiple is not None else target.multiple
-            candidates = allocation.candidates(self._graph, rankings, multiple=size, **limits)
+            # Who names a multiple, or milliseconds, wants speed; others may keep any size that is good.
+            strict = multiple is not None or target.is_measured
+            candidates = allocation.candidates(
+                self._graph,
+                rankings,
+                multiple=multiple if multiple is not None else target.multiple,
+                choices=2 if strict else allocation.FINEST,
+                **limits,
+            )
 
             levels: list[int] = []
 
@@ -350,12 +368,9 @@ class _Job:
         """Counts and compares."""
         assert self._result is not None
         with self._timed("compare"):
-            limit = max(1, _COMPARED // self._settings.batch)
-            compared = self._batches[:limit]
-            labels = self._data.labels if len(compared) == len(self._batches) else None
-            if labels is None and self._data.labels is not None:
-                labels = self._data.labels[: sum(len(next(iter(feeds.values()))) for feeds in compared)]
-            found = fidelity.compare(self._graph.model, self._result, compared, labels, **self._running)
+            held_out = list(self._held_out.batches(self._settings.batch))
+            found = fidelity.compare(self._graph.model, self._result, held_out, self._held_out.labels, **self._running)
+        self._note_refits()
         removed = set(choice.units)
         if plan is None:
             plan = self._plan(removed, goal)
@@ -368,7 +383,7 @@ class _Job:
                 outcomes.append(GroupOutcome(group.name, len(group.units), kept, tuple(harm), group.heads))
         return PruneReport(
             goal,
-            self._size(self._graph.model),
+            self._before,
             self._size(self._result),
             outcomes,
             self._refits,
@@ -379,6 +394,20 @@ class _Job:
             self._notes,
             self._seconds,
         )
+
+    def _note_refits(self) -> None:
+        """Says what was not reconstructed."""
+        few = [one.layer for one in self._refits if not one.rows]
+        if few:
+            self._notes.append(f"too few calibration samples to refit {_some(few)}")
+        nested = [
+            label(node)
+            for node in self._graph.model.graph
+            for graph in walk.subgraphs(node)
+            if any(True for _ in find_layers(graph))
+        ]
+        if nested and self._settings.reconstruct:
+            self._notes.append(f"layers in the bodies of {_some(nested)} are not refitted")
 
     def _plan(self, removed: set[int], goal: str) -> Plan:
         places = {
@@ -401,3 +430,9 @@ class _Job:
 
 def _save_table(path: Path, table: LatencyTable) -> None:
     table.save(path)
+
+
+def _some(names: Sequence[str]) -> str:
+    """A few of many names."""
+    shown = ", ".join(names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown

@@ -78,7 +78,7 @@ class Target:
         self._stack = contextlib.ExitStack()
         self.multiple = _MULTIPLE
         self._limits = {name: self._share(name, limit) for name, limit in goal.limits.items() if name != "latency"}
-        if "latency" in goal.limits:
+        if self.is_measured:
             self._time(table, save)
 
     def __enter__(self) -> Target:
@@ -88,6 +88,11 @@ class Target:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether latency is a goal."""
+        return "latency" in self._goal.limits
 
     def _share(self, name: str, limit: float) -> float:
         return limit if limit <= 1 else limit / max(1.0, self._expense.total[name])
@@ -128,7 +133,7 @@ class Target:
         Raises:
             Infeasible: Even the most that may go does not meet it.
         """
-        if "latency" not in self._goal.limits:
+        if not self.is_measured:
             gone = choose(self._counted)
             self._check_counts(gone)
             return None
@@ -158,8 +163,8 @@ class Target:
         choose(lambda gone: max(self._counted(gone), self._model.total(gone) / self._whole / aim))
         if 1 / measured.value > self._latency * (1 + _FAR):
             raise Infeasible(
-                f"latency={self._goal.limits['latency']:g} cannot be reached: removal gets to {1 / measured.value:.2f} of the "
-                f"original's ({times(measured.value)} as fast) here",
+                f"latency={self._goal.limits['latency']:g} cannot be reached: removal gets to {1 / measured.value:.2f} "
+                f"of the original's ({times(measured.value)} as fast) here",
                 hint="What stays may be frozen ('graphopt inspect --groups'), or held by keep, groups and exclude.",
             )
         return measured

@@ -89,7 +89,7 @@ def test_json_is_one_document(
     assert found["proof"] == "proven"
     assert found["after"]["macs"] <= 0.5 * found["before"]["macs"]
     assert len(found["groups"]) == 2
-    assert found["fidelity"]["samples"] == 64
+    assert found["fidelity"]["samples"] == 7  # held out
     assert [one["name"] for one in found["bench"]["models"]] == ["model", "small"]
     assert found["bench"]["settings"]["batch"] == 2
 

@@ -3,8 +3,8 @@
 For a layer with weight ``W`` over inputs of covariance ``H``, removing columns ``J`` and refitting the others costs
 ``tr(W_J [H^-1]_JJ^-1 W_J')`` of squared error: the Optimal Brain Surgeon (Hassibi and Stork, 1993) for blocks of
 columns and a whole layer, as in ZipLM (Kurtic et al., arXiv 2302.04089). Units go one after the other, and ``H^-1``
-and ``W`` follow (block elimination), so that two channels that stand in for each other do not both count as needless. A unit
-that several layers read costs the sum of what it costs each of them, as a share of what that layer gives.
+and ``W`` follow (block elimination), so that two channels that stand in for each other do not both count as needless.
+A unit that several layers read costs the sum of what it costs each of them, as a share of what that layer gives.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import onnx_ir as ir
 from graphopt.channels.units import Group
 from graphopt.pruning.importance.activations import filled
 from graphopt.pruning.importance.evidence import Consumer, Evidence, Ranking
+from graphopt.pruning.inverse import inverse
 from graphopt.pruning.layers import Layer
 from graphopt.pruning.moments import Moments
 
@@ -34,11 +35,9 @@ _MEMORY = 3 << 29
 _WIDEST = 8192
 _ROWS_PER_COLUMN = 2
 _FEWEST_ROWS = 4096
-_ROUNDS = 96
+_ROUNDS = 64
 """Of elimination in a group; in each the same number of units goes."""
 _DAMPING = 1e-2
-_NARROW = 1024
-"""Columns up to which elimination is done in float64."""
 _CROWDED = 0.8
 """Share of columns that are still there, below which the others are closed up."""
 
@@ -130,32 +129,30 @@ class _Part:
         """
         self.units = units
         self._columns = columns
-        damped = covariance.astype(np.float64)
+        damped = covariance.astype(np.float64)  # float32 loses definiteness after some steps
         diagonal = np.einsum("cc->c", damped)  # a view
         diagonal += _DAMPING * max(float(diagonal.mean()), 1e-12)
         self._weight = weight.astype(np.float64)
-        self._scale = max(float(np.einsum("oc,oc->", self._weight @ covariance, self._weight)), 1e-12)
-        self._inverse = np.linalg.inv(damped)
-        if len(damped) > _NARROW:
-            self._inverse, self._weight = self._inverse.astype(np.float32), self._weight.astype(np.float32)
+        self._scale = max(float(np.einsum("oc,oc->", weight @ covariance, weight, dtype=np.float64)), 1e-12)
+        self._inverse = inverse(damped)
 
     def costs(self) -> Array:
         """What each unit costs, as a share of what the layer gives: ``(units,)``."""
-        blocks = self._inverse[self._columns[:, :, None], self._columns[:, None, :]].astype(np.float64)
+        blocks = self._inverse[self._columns[:, :, None], self._columns[:, None, :]]
         weights = self._weight[:, self._columns].transpose(1, 2, 0)  # (units, width, outputs)
         solved = np.linalg.solve(blocks, weights)
-        costs: Array = np.einsum("uwo,uwo->u", weights, solved, dtype=np.float64) / self._scale
+        costs: Array = np.einsum("uwo,uwo->u", weights, solved) / self._scale
         return costs
 
     def remove(self, places: Indices) -> float:
         """Takes units (by place in ``units``) out; what they cost together."""
         gone = self._columns[places].reshape(-1)
-        block = self._inverse[np.ix_(gone, gone)].astype(np.float64)
-        weight = self._weight[:, gone].astype(np.float64)
-        solved = np.linalg.solve(block, weight.T)
         rows = self._inverse[gone]
-        self._weight -= (solved.T @ rows).astype(self._weight.dtype)
-        self._inverse -= rows.T @ np.linalg.solve(block, rows).astype(self._inverse.dtype)
+        weight = self._weight[:, gone]
+        through = np.linalg.solve(rows[:, gone], rows)
+        solved = np.linalg.solve(rows[:, gone], weight.T)
+        self._weight -= weight @ through
+        self._inverse -= rows.T @ through
         self.units = np.delete(self.units, places)
         self._columns = np.delete(self._columns, places, axis=0)
         self._forget(gone)
