@@ -1,0 +1,209 @@
+"""Pruning from end to end: goals are met, what is learnt carries over, the same seed gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import pytest
+from harness import parse, run
+from pruning.examples import classifier, inputs
+
+import graphopt
+from graphopt import proto
+from graphopt.errors import Infeasible, ModelError, UsageError
+from graphopt.pruning.importance import CRITERIA, Evidence, Ranking
+from graphopt.pruning.report import PruneReport
+
+Array = npt.NDArray[Any]
+
+
+def _prune(model: Any, goal: Any = "macs=0.5", x: Array | None = None, **options: Any) -> tuple[Any, PruneReport]:
+    data = {"x": inputs(300) if x is None else x}
+    options = {"samples": 256, "with_report": True} | options
+    result: tuple[Any, PruneReport] = graphopt.prune(model, goal, data, **options)
+    return result
+
+
+def _bytes(model: ir.Model) -> bytes:
+    return proto.to_proto(model).SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("goal", [{"macs": 0.5}, "params=0.4", "bytes=4000", "macs=0.6,params=0.5"])
+def test_goals_are_met(goal: Any) -> None:
+    pruned, report = _prune(classifier(), goal)
+    assert report.proof == "proven"
+    before, after = report.before, report.after
+    for part in [goal] if isinstance(goal, str) else [f"macs={goal['macs']}"]:
+        for one in part.split(","):
+            name, limit = one.split("=")
+            bound = float(limit) if float(limit) > 1 else float(limit) * getattr(before, name)
+            assert 0.8 * bound <= getattr(after, name) <= bound or len(part.split(",")) > 1
+            assert getattr(after, name) <= bound
+    assert run(pruned, {"x": inputs(5)})[0].shape == (5, 4)
+
+
+def test_reconstruction_brings_the_outputs_back() -> None:
+    fresh = inputs(200, seed=9)
+    model = classifier(hidden=64)
+    wanted = run(model, {"x": fresh})[0]
+
+    def missed(**options: Any) -> float:
+        pruned, _ = _prune(model, "macs=0.4", **options)
+        return float(np.square(run(pruned, {"x": fresh})[0] - wanted).mean() / wanted.var())
+
+    assert missed() < 0.5 * missed(reconstruct=False)
+    assert missed() < missed(importance="random")
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_one_others() -> None:
+    first, second, other = (_prune(classifier(), importance="random", seed=seed)[0] for seed in (3, 3, 4))
+    assert _bytes(first) == _bytes(second) != _bytes(other)
+
+
+def test_a_plan_is_carried_out_again_to_the_byte(tmp_path: Path) -> None:
+    pruned, report = _prune(classifier(), seed=5)
+    report.plan.save(tmp_path / "plan.json")
+    again = graphopt.prune(classifier(), calibration={"x": inputs(300)}, plan=tmp_path / "plan.json")
+    assert _bytes(again) == _bytes(pruned)
+
+
+def test_a_plan_fits_other_weights_of_the_same_structure_only() -> None:
+    _, report = _prune(classifier())
+    other = graphopt.prune(classifier(seed=1), calibration={"x": inputs(300)}, plan=report.plan)
+    assert isinstance(other, ir.Model)
+    with pytest.raises(UsageError, match="another model"):
+        graphopt.prune(classifier(hidden=24), calibration={"x": inputs(300)}, plan=report.plan)
+
+
+def test_the_callers_model_stays_and_its_kind_comes_back() -> None:
+    model = proto.to_proto(classifier())
+    before = model.SerializeToString()
+    pruned, _ = _prune(model)
+    assert isinstance(pruned, onnx.ModelProto)
+    assert model.SerializeToString() == before
+
+
+def test_an_interrupted_run_goes_on_from_its_directory(tmp_path: Path) -> None:
+    whole, _ = _prune(classifier(), run_directory=tmp_path / "other")
+
+    class Stop(Exception):
+        pass
+
+    def stop(step: str, share: float | None) -> None:
+        if step == "compare":
+            raise Stop
+
+    with pytest.raises(Stop):
+        _prune(classifier(), run_directory=tmp_path / "run", progress=stop)
+    assert list((tmp_path / "run").glob("fit-*.npz"))
+    ranked: list[int] = []
+
+    def never(evidence: Evidence) -> list[Ranking]:
+        ranked.append(1)
+        return CRITERIA["obs"].rank(evidence)
+
+    original = CRITERIA["obs"]
+    CRITERIA["obs"] = original._replace(rank=never)
+    try:
+        resumed, _ = _prune(classifier(), run_directory=tmp_path / "run")
+    finally:
+        CRITERIA["obs"] = original
+    assert not ranked
+    assert _bytes(resumed) == _bytes(whole)
+
+
+def test_a_directory_of_another_run_is_refused(tmp_path: Path) -> None:
+    _prune(classifier(), run_directory=tmp_path / "run")
+    with pytest.raises(UsageError, match="another run"):
+        _prune(classifier(), run_directory=tmp_path / "run", seed=1)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep me")
+    with pytest.raises(UsageError, match="not empty"):
+        _prune(classifier(), run_directory=tmp_path / "mine")
+
+
+def test_a_goal_out_of_reach_says_how_far_it_goes() -> None:
+    with pytest.raises(Infeasible, match=r"macs=0\.01 cannot be reached: 0\.\d+ of the original's is left"):
+        _prune(classifier(), "macs=0.01")
+
+
+def test_without_data_noise_stands_in_and_the_report_warns() -> None:
+    pruned, report = graphopt.prune(classifier(), "macs=0.5", samples=64, with_report=True)
+    assert any("noise stood in" in note for note in report.notes)
+    assert report.plan.data == ""
+    assert run(pruned, {"x": inputs(3)})[0].shape == (3, 4)
+
+
+def test_a_function_of_the_callers_may_rank() -> None:
+    def last_first(evidence: Evidence) -> list[Ranking]:
+        return evidence.rankings(-np.arange(len(evidence.graph.group_of), dtype=float), comparable=True)
+
+    _, report = _prune(classifier(), importance=last_first, ranking="uniform")
+    for name, removed in report.plan.removed.items():
+        assert list(removed) == list(range(report.plan.sizes[name] - len(removed), report.plan.sizes[name]))
+
+
+@pytest.mark.parametrize("ranking", ["uniform", "isomorphic", "sensitivity"])
+def test_every_ranking_runs(ranking: str) -> None:
+    _, report = _prune(classifier(), ranking=ranking)
+    assert report.after.macs <= 0.5 * report.before.macs
+
+
+def test_labels_give_accuracy_on_samples_that_were_not_fitted() -> None:
+    x = inputs(400)
+    labels = run(classifier(), {"x": x})[0].argmax(1)
+    _, report = graphopt.prune(classifier(), "macs=0.5", {"x": x, "y": labels}, samples=256, with_report=True)
+    assert report.fidelity is not None
+    assert report.fidelity.accuracy is not None
+    assert report.fidelity.accuracy[0] == 1
+    assert 0.5 < report.fidelity.accuracy[1] <= 1
+    assert report.fidelity.samples == 32
+
+
+def test_too_few_samples_are_said_to_be_too_few() -> None:
+    _, report = _prune(classifier(), x=inputs(3))
+    assert any("too few calibration samples" in note for note in report.notes)
+
+
+def test_latency_is_measured_and_the_table_serves_again(tmp_path: Path) -> None:
+    table = tmp_path / "latency.json"
+    options = {"latency_batch": 64, "latency_table": table, "threads": 1}
+    model = classifier(hidden=512)
+    pruned, report = _prune(model, "latency=0.7", **options)
+    assert report.speedup is not None
+    assert 1 / report.speedup.value <= 0.7 * 1.1
+    assert json.loads(table.read_text())
+    assert run(pruned, {"x": inputs(3)})[0].shape == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"z": inputs(32)}, "z"),
+        ({"x": inputs(32)[:, :5]}, "shape"),
+        ({"x": inputs(32).astype(np.int64)}, "int64"),
+        ({"x": np.where(inputs(32) > 1, np.nan, inputs(32))}, "NaN|finite|nan"),
+        ({"x": inputs(0)}, "no samples|none|0"),
+    ],
+)
+def test_data_that_do_not_fit_are_clear_errors(data: dict[str, Array], message: str) -> None:
+    with pytest.raises((ModelError, UsageError), match=message):
+        graphopt.prune(classifier(), "macs=0.5", data)
+
+
+def test_a_model_of_which_everything_is_frozen() -> None:
+    model = parse("agraph (float[N,8] x) => (float[N,4] y) { y = MatMul (x, w) }", {"w": np.ones((8, 4), np.float32)})
+    with pytest.raises(UsageError, match="nothing to prune"):
+        _prune(model)
+
+
+@pytest.mark.parametrize(("goal", "plan"), [(None, None), ("macs=0.5", "plan.json")])
+def test_a_goal_or_a_plan_but_not_both(goal: str | None, plan: str | None) -> None:
+    with pytest.raises(UsageError):
+        graphopt.prune(classifier(), goal, {"x": inputs()}, plan=plan)
