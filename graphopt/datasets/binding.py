@@ -34,6 +34,7 @@ def bind(
     *,
     samples: int | None = 256,
     seed: int = 0,
+    at_most: bool = False,
 ) -> Bound:
     """Fits data to a model's inputs and draws samples, without replacement and in the order of the data.
 
@@ -51,6 +52,7 @@ def bind(
         model: The model.
         samples: How many to draw; None for all.
         seed: Of the drawing.
+        at_most: Whether fewer will do, so that nothing need be said of it.
 
     Raises:
         UsageError: Options that do not fit the data or the model, or ``samples`` below 1.
@@ -62,7 +64,7 @@ def bind(
     dataset = _dataset(source)
     interface = _Interface.of(model)
     if dataset.feeds is not None:
-        return _bind_calls(dataset, dataset.feeds, interface, samples, seed)
+        return _bind_calls(dataset, dataset.feeds, interface, samples, seed, at_most)
     parts, fits, truth = _parts(dataset, interface)
     found = fit(fits, dataset.where)
     if truth is not None and (not truth.shape or truth.shape[0] != found.samples):
@@ -70,7 +72,7 @@ def bind(
             f"{dataset.where}: there are {found.samples} samples and labels of the shape {list(truth.shape)}",
             hint=f"Give '{LABELS}' one entry a sample.",
         )
-    rows, notes = _draw(dataset, found.samples, found.group or 1, samples, seed)
+    rows, notes = _draw(dataset, found.samples, found.group or 1, samples, seed, at_most)
     labels = None if truth is None else truth.read(np.arange(found.samples))
     held = sum(part.column.bytes_of(len(rows)) for part in parts)
     kept = [part.keep(rows) if held <= _KEEP or part.column.once else part for part in parts]
@@ -144,7 +146,9 @@ def _parts(dataset: Dataset, interface: _Interface) -> tuple[list[Part], list[Fi
     return parts, fits, truth
 
 
-def _draw(dataset: Dataset, count: int, group: int, samples: int | None, seed: int) -> tuple[Rows, list[str]]:
+def _draw(
+    dataset: Dataset, count: int, group: int, samples: int | None, seed: int, at_most: bool
+) -> tuple[Rows, list[str]]:
     """The rows to take, and what to say about it."""
     wanted = count if samples is None else min(samples, count)
     whole = wanted - wanted % group
@@ -154,7 +158,7 @@ def _draw(dataset: Dataset, count: int, group: int, samples: int | None, seed: i
             hint="Give more, or a model with an open leading dimension.",
         )
     notes = []
-    if samples is not None and count < samples:
+    if samples is not None and count < samples and not at_most:
         notes.append(f"{dataset.name} has {count} samples, fewer than the {samples} asked for")
     if whole < wanted:
         notes.append(f"{wanted - whole} of {wanted} samples are left out: the model takes {group} at once")
@@ -164,7 +168,7 @@ def _draw(dataset: Dataset, count: int, group: int, samples: int | None, seed: i
 
 
 def _bind_calls(
-    dataset: Dataset, feeds: Sequence[Feeds], interface: _Interface, samples: int | None, seed: int
+    dataset: Dataset, feeds: Sequence[Feeds], interface: _Interface, samples: int | None, seed: int, at_most: bool
 ) -> Bound:
     """Feeds that are whole already."""
     calls, truths = [], []
@@ -178,7 +182,7 @@ def _bind_calls(
         calls.append(_call(call, interface, where))
     if truths and len(truths) != len(calls):
         raise ModelError(f"{dataset.where}: {len(truths)} of {len(calls)} feeds have labels", hint="Give all, or none.")
-    rows, notes = _draw(dataset, len(calls), 1, samples, seed)
+    rows, notes = _draw(dataset, len(calls), 1, samples, seed, at_most)
     return Bound(dataset.name, Calls(calls, truths), rows, group=1, notes=notes)
 
 

@@ -36,7 +36,7 @@ class Settings:
         allow_interface: Patterns of inputs and outputs that may shrink.
         optimize: Whether the model is optimized first.
         reconstruct: Whether what is left is refitted.
-        samples: Calibration samples.
+        samples: Calibration samples; 0 until it is known how many are affordable.
         batch: Samples of one run.
         seed: Of all that is random.
         provider: Execution provider of the calibration.
@@ -49,7 +49,7 @@ class Settings:
     allow_interface: tuple[str, ...] = ()
     optimize: bool = True
     reconstruct: bool = True
-    samples: int = 1024
+    samples: int = 0
     batch: int = 64
     seed: int = 0
     provider: str = "cpu"

@@ -47,6 +47,8 @@ Ranker = Callable[[Evidence], list[Ranking]]
 _SYNTHETIC = "no calibration inputs were given: noise stood in for them, and accuracy is likely to suffer"
 _HELD_OUT = 0.125  # more samples than are fitted to, on which outputs are compared
 _SHOWN = 3  # names in a note
+_MOST = 2048  # samples, unless more are asked for
+_BYTES = 1 << 28  # of them likewise
 _FEWEST = 16  # samples below which none are held out
 
 
@@ -64,7 +66,7 @@ def prune(
     multiple: int | None = None,
     reconstruct: bool = True,
     optimize: bool = True,
-    samples: int = 1024,
+    samples: int | None = None,
     batch: int = 64,
     preprocess: str = "",
     plan: Plan | str | Path | None = None,
@@ -101,7 +103,7 @@ def prune(
             goal; else it is 8, and small groups may keep any number.
         reconstruct: Refit what is left.
         optimize: Run the default passes first, so that what they fold need not be reconstructed.
-        samples: Calibration samples to draw.
+        samples: Calibration samples to draw: at most 2,048, and 256 MiB, if ``None``.
         batch: Samples of one run.
         preprocess: What to do to the calibration data, see :func:`graphopt.datasets.open_dataset`.
         plan: Carry out this decision instead of making one; its settings replace those given here.
@@ -143,7 +145,7 @@ def prune(
         tuple(allow_interface),
         optimize,
         reconstruct,
-        samples,
+        samples or 0,
         batch,
         seed,
         provider,
@@ -248,11 +250,18 @@ class _Job:
         self._is_synthetic = calibration is None
         if calibration is None:
             self._notes.append(_SYNTHETIC)
-            calibration = synthetic(model, settings.samples, settings.seed)
+            source: Any = synthetic(model, settings.samples or _FEWEST, settings.seed)
         elif isinstance(calibration, str | Path):
-            calibration = open_dataset(calibration, preprocess=preprocess)
+            source = open_dataset(calibration, preprocess=preprocess)
+        else:
+            source = calibration
+        at_most = not settings.samples
+        if at_most:
+            self._settings = settings = dataclasses.replace(settings, samples=_affordable(source, model))
+            if self._is_synthetic:
+                source = synthetic(model, settings.samples, settings.seed)
         extra = math.ceil(settings.samples * _HELD_OUT)
-        bound = bind(calibration, model, samples=settings.samples + extra, seed=settings.seed)
+        bound = bind(source, model, samples=settings.samples + extra, seed=settings.seed, at_most=at_most)
         self._notes += bound.notes
         if len(bound) < _FEWEST * bound.group:
             self._held_out = bound
@@ -436,3 +445,12 @@ def _some(names: Sequence[str]) -> str:
     """A few of many names."""
     shown = ", ".join(names[:_SHOWN])
     return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+
+
+def _affordable(source: Any, model: ir.Model) -> int:
+    """How many calibration samples neither take too much memory nor too long."""
+    from graphopt.datasets import bind
+
+    one = bind(source, model, samples=1)
+    size = sum(getattr(array, "nbytes", 0) for array in next(one.batches(1)).values())
+    return max(_FEWEST, min(_MOST, _BYTES * one.group // max(1, size)))

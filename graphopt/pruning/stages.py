@@ -23,6 +23,8 @@ __all__ = ["Cache", "Feeds", "Stages", "observe"]
 
 Feeds = Mapping[str, Any]
 
+_CONFIG = {"session.force_spinning_stop": "1"}
+"""Idle threads of ONNX Runtime would spin and keep the cores from the linear algebra in between."""
 _IN_MEMORY = 1 << 29
 """Bytes of activations that stay in memory; more go to a temporary file."""
 
@@ -85,7 +87,7 @@ class Stages:
     ) -> None:
         self._model = model
         self._batches = batches
-        self._session = {"provider": provider, "threads": threads}
+        self._session: dict[str, Any] = {"provider": provider, "threads": threads, "config": _CONFIG}
         self._cache = Cache()
         self.stage: dict[ir.Node, int] = {}
         self._nodes: dict[int, list[ir.Node]] = collections.defaultdict(list)
@@ -179,7 +181,7 @@ class Stages:
         for value in graph.outputs:
             value.shape = None
         part = ir.Model(graph, ir_version=self._model.ir_version)
-        return runtime.open_session(part, **self._session), [value.name or "" for value in inputs]  # type: ignore[arg-type]
+        return runtime.open_session(part, **self._session), [value.name or "" for value in inputs]
 
 
 def observe(
@@ -207,7 +209,7 @@ def observe(
         opset_imports=model.opset_imports,
     )
     part = ir.Model(view.clone(), ir_version=model.ir_version)
-    session = runtime.open_session(part, provider=provider, threads=threads)
+    session = runtime.open_session(part, provider=provider, threads=threads, config=_CONFIG)
     needed = {entry.name for entry in session.get_inputs()}
     names = [value.name or "" for value in values]
     for feeds in batches:

@@ -154,9 +154,8 @@ class _Writer:
         return self.literals[value]
 
     def _write(self, node: ir.Node) -> None:
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            if constants.tensor_of_constant_node(node) is not None:
-                return
+        if constants.constant(node.outputs[0] if node.outputs else None) is not None:
+            return
         extra: list[ir.Value] = []
         viewed = OpNode(node, self._opset(node), self.known.tensor, lambda graph: self._body(graph, extra))
         row = registry.find(viewed)

@@ -118,5 +118,3 @@ def _against_itself(outputs: Sequence[Any], found: Sequence[Kind], generator: to
         drawn = torch.multinomial(logarithms.detach().exp(), 1, generator=generator)
         total = total - logarithms.gather(1, drawn).mean()
     return total if isinstance(total, Tensor) else torch.zeros(())
-
-

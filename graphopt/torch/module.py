@@ -20,11 +20,11 @@ from graphopt.torch.compiler import compile_model
 from graphopt.torch.places import Place
 from graphopt.torch.policy import Policy, is_statistic, is_weight
 from graphopt.torch.program import Program
-from graphopt.torch.values import DTYPES, Run, from_ir
+from graphopt.torch.values import Run, from_ir
 
 __all__ = ["GraphModule", "from_onnx"]
 
-_OVERRIDABLE_SINCE = 4  # IR version from which an initializer among the inputs is a default
+_OVERRIDABLE = 4  # IR version from which an initializer among the inputs is a default
 
 
 class GraphModule(nn.Module):
@@ -45,7 +45,7 @@ class GraphModule(nn.Module):
         self.input_names = tuple(inputs)
         self.output_names = tuple(outputs)
         self._program = program
-        self._reads: tuple[tuple[int, str], ...] = ()
+        self._reads: list[tuple[int, str]] = []
         self._overridable: dict[str, int] = {}
         self._places: dict[str, Place] = {}
 
@@ -102,6 +102,15 @@ class GraphModule(nn.Module):
             return held.device
         return torch.device("cpu")
 
+    def _note(self, onnx_name: str, name: str, slot: int, place: Place | None, overridable: bool) -> None:
+        """Remembers whence a constant comes and where the program reads it."""
+        self._reads.append((slot, name))
+        if place is not None:
+            self.names[name] = onnx_name
+            self._places[name] = place
+        if overridable:
+            self._overridable[onnx_name] = slot
+
     def extra_repr(self) -> str:
         """A line for ``print(module)``."""
         parameters = sum(parameter.numel() for parameter in self.parameters())
@@ -121,46 +130,34 @@ def from_onnx(model: Any, *, trainable: Policy = "weights") -> GraphModule:
         UnsupportedOperator: A node cannot be executed; see :func:`graphopt.torch.register`.
         ModelError: The model cannot be read.
     """
-    source = Source.of(model)
-    original = source.read()
+    original = Source.of(model).read()
     flat = inlined(original)
     known = places.constants_of(original)
-    roles = {value: _role(value, trainable, known) for value in places.constants_of(flat).values()}
-    overridable = [value for value in flat.graph.inputs if value.is_initializer()]
+    here = places.constants_of(flat)
+    roles = {value: _role(value, trainable) for value in here.values()}
     inputs = [value for value in flat.graph.inputs if not value.is_initializer()]
     compiled = compile_model(flat, inputs, lambda value: roles.get(value, "fixed") != "fixed")
     module = GraphModule(
         compiled.program, [value.name or "" for value in inputs], [value.name or "" for value in flat.graph.outputs]
     )
-    found = {value: place for place, value in places.constants_of(flat).items()}
-    reads = []
+    found = {value: place for place, value in here.items()}
     for value, slot in compiled.reads.items():
         name = _unused(module, value.name or "constant")
         _hold(module, name, value, roles.get(value, "fixed"), compiled.folded.get(value))
-        reads.append((slot, name))
-        if value in found and found[value] in known and value not in compiled.folded:
-            module.names[name] = value.name or ""
-            module._places[name] = found[value]
-    module._reads = tuple(reads)
-    if (original.ir_version or _OVERRIDABLE_SINCE) >= _OVERRIDABLE_SINCE:
-        module._overridable = {
-            value.name or "": compiled.reads[value] for value in overridable if value in compiled.reads
-        }
+        place = None if value in compiled.folded else found.get(value)
+        overridable = value.is_graph_input() and (original.ir_version or _OVERRIDABLE) >= _OVERRIDABLE
+        module._note(value.name or "", name, slot, place if place in known else None, overridable)
     return module.eval()
 
 
-def _role(value: ir.Value, trainable: Policy, known: Mapping[Place, ir.Value]) -> str:
+def _role(value: ir.Value, trainable: Policy) -> str:
     """trained | frozen | statistic | fixed; the first two are parameters."""
     tensor = value.const_value if value.is_initializer() else constants.constant(value)
     if tensor is None or tensor.dtype not in constants.FLOAT_TYPES:
         return "fixed"
     if is_statistic(value):
         return "statistic"
-    if callable(trainable):
-        wanted = trainable(value)
-    else:
-        wanted = trainable == "all"
-    if wanted:
+    if trainable(value) if callable(trainable) else trainable == "all":
         return "trained"
     if not is_weight(value, tensor):
         return "fixed"

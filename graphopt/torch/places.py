@@ -27,7 +27,9 @@ def constants_of(model: ir.Model) -> dict[Place, ir.Value]:
     for scope in walk.within(walk.Scope(model.graph, model.opset_imports)):
         values = [value for value in scope.graph.initializers.values() if value.const_value is not None]
         values += [
-            node.outputs[0] for node in scope.graph if node.op_type == "Constant" and constants.constant(node.outputs[0]) is not None
+            node.outputs[0]
+            for node in scope.graph
+            if node.op_type == "Constant" and constants.constant(node.outputs[0]) is not None
         ]
         for value in values:
             name = value.name or ""

@@ -146,7 +146,9 @@ def _has_samples(pruned: ir.Model, batches: Sequence[Feeds], targets: Sequence[S
             return False
         if len({len(array) for array in arrays}) != 1:
             return False
-    shapes = {tuple(array.shape[1:] for array in (*feeds.values(), *row)) for feeds, row in zip(batches, targets, strict=True)}
+    shapes = {
+        tuple(array.shape[1:] for array in (*feeds.values(), *row)) for feeds, row in zip(batches, targets, strict=True)
+    }
     return len(shapes) == 1
 
 
@@ -168,7 +170,8 @@ class _Run:
         seconds: float | None,
         progress: Progress | None,
     ) -> None:
-        self.module = module.to(memory_format=torch.channels_last)
+        # Not channels_last: with odd numbers of channels torch's backward pass on several threads writes out of bounds.
+        self.module = module
         self._kinds = found
         self._samples = samples
         self._rate = rate
@@ -207,7 +210,7 @@ class _Run:
     def _epoch(self, optimizer: torch.optim.Optimizer, epoch: int, began: float) -> float:
         """One pass over the samples; the share of the whole run that is done then."""
         order = self._trained[torch.randperm(len(self._trained), generator=self._generator)]
-        steps = order.split(self._samples.step)
+        steps = torch.split(order, self._samples.step)
         share = 0.0
         for number, places in enumerate(steps):
             share = (epoch + number / len(steps)) / self._epochs
@@ -227,7 +230,7 @@ class _Run:
         """The loss on what is not trained on."""
         total = 0.0
         with torch.no_grad():
-            for places in self._held.split(4 * self._samples.step if self._samples.step > 1 else 1):
+            for places in torch.split(self._held, 4 * self._samples.step if self._samples.step > 1 else 1):
                 total += float(self._loss(places)) * len(places)
         score = total / len(self._held)
         return score if math.isfinite(score) else math.inf

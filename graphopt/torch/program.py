@@ -81,7 +81,7 @@ class Program:
     def _run_with_notes(self, values: list[Any], run: Run) -> None:
         step: Step | None = None
         try:
-            for step in self.steps:  # noqa: B007 -- the handler names it
+            for step in self.steps:
                 _execute(step, values, run)
         except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
             if step is not None and not getattr(error, "__notes__", None):
@@ -133,7 +133,5 @@ def _call_mixed(step: Step, inputs: list[Any], run: Run) -> Any:
         if result is not NotImplemented:
             return result
     device = next((value.device for value in inputs if isinstance(value, torch.Tensor)), run.device)
-    made = [
-        value if place in step.sizes else tensor(value, device) for place, value in enumerate(inputs)
-    ]
+    made = [value if place in step.sizes else tensor(value, device) for place, value in enumerate(inputs)]
     return _call(step, made, run)

@@ -69,6 +69,8 @@ DTYPES: dict[ir.DataType, torch.dtype] = {
     # torch has no type of these; the values fit
     _D.INT4: torch.int8,
     _D.UINT4: torch.uint8,
+    _D.INT2: torch.int8,
+    _D.UINT2: torch.uint8,
 }
 _BITS = {1: np.uint8, 2: np.uint16}
 

@@ -13,7 +13,7 @@ from graphopt.errors import ModelError
 from graphopt.interop.kinds import Source
 from graphopt.torch import places
 from graphopt.torch.module import GraphModule
-from graphopt.torch.values import torch_dtype, to_numpy
+from graphopt.torch.values import to_numpy, torch_dtype
 
 __all__ = ["to_onnx"]
 
@@ -21,10 +21,10 @@ __all__ = ["to_onnx"]
 def to_onnx(module: GraphModule, model: Any) -> Any:
     """A copy of a model with the weights of a module, by name.
 
-    What has not changed keeps its tensor, byte for byte; types stay those of the model, whatever the module computes in.
+    What has not changed keeps its tensor, byte for byte; types stay those of the model, whatever the module has.
 
     Args:
-        module: From :func:`graphopt.torch.from_onnx`; weights wrapped by ``torch.compile`` or DDP: give the module inside.
+        module: From :func:`graphopt.torch.from_onnx`; of one wrapped by ``torch.compile`` or DDP, what is inside.
         model: A path, an ``onnx_ir.Model``, an ``onnx.ModelProto`` or a graphsurgeon graph; it is not changed.
 
     Returns:

@@ -32,4 +32,32 @@ from graphopt.torch.ops import (
     warping,
 )
 
-__all__: list[str] = []
+__all__ = [
+    "activation",
+    "arithmetic",
+    "attention",
+    "casting",
+    "control",
+    "convolution",
+    "gathering",
+    "generators",
+    "linear",
+    "loss",
+    "microsoft",
+    "movement",
+    "norm",
+    "padding",
+    "pooling",
+    "quantized",
+    "recurrent",
+    "reduction",
+    "resizing",
+    "scattering",
+    "selection",
+    "sequences",
+    "signal",
+    "sizes",
+    "slicing",
+    "softmax",
+    "warping",
+]

@@ -99,7 +99,7 @@ def _power(x: Tensor, y: Tensor) -> Tensor:
     return torch.pow(x, y) if x.is_floating_point() else torch.pow(x, y).to(x.dtype)
 
 
-_ARITHMETIC = {
+_ARITHMETIC: dict[str, Callable[..., Any]] = {
     "Add": torch.add,
     "Sub": torch.sub,
     "Mul": torch.mul,
@@ -109,7 +109,7 @@ _ARITHMETIC = {
     "BitwiseOr": torch.bitwise_or,
     "BitwiseXor": torch.bitwise_xor,
 }
-_COMPARISON = {
+_COMPARISON: dict[str, Callable[..., Any]] = {
     "Equal": torch.eq,
     "Greater": torch.gt,
     "GreaterOrEqual": torch.ge,

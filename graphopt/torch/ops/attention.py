@@ -19,7 +19,7 @@ __all__ = ["heads_apart", "heads_together", "rotate"]
 
 def heads_apart(x: Tensor, heads: int) -> Tensor:
     """``(batch, length, heads * size)`` as ``(batch, heads, length, size)``."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.reshape(*x.shape[:-1], heads, -1).transpose(1, 2)
 
 
 def heads_together(x: Tensor) -> Tensor:
@@ -72,6 +72,7 @@ def attention(node: OpNode) -> Callable[..., Tensor | tuple[Tensor, ...]]:
         kv_heads=node.attribute("kv_num_heads", 0),
         stage=node.attribute("qk_matmul_output_mode", 0) if node.outputs > 3 else None,
         precision=None if precision is None else torch_dtype(precision),
+        window=(node.attribute("left_window_size", -1), node.attribute("right_window_size", -1)),
         outputs=node.outputs,
     )
 
@@ -92,6 +93,7 @@ def _attention(
     kv_heads: int,
     stage: int | None,
     precision: torch.dtype | None,
+    window: tuple[int, int],
     outputs: int,
 ) -> Tensor | tuple[Tensor, ...]:
     flat = q.ndim == 3
@@ -104,7 +106,7 @@ def _attention(
         k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
         v = v.repeat_interleave(q.shape[1] // v.shape[1], 1)
     before = 0 if past_key is None else past_key.shape[2]
-    bias = _bias(q, k, mask, lengths, causal, before)
+    bias = _bias(q, k, mask, lengths, (window[0], 0 if causal else window[1]), before)
     if not softcap and stage is None and precision is None:
         y, scores = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale), q
         if bias is not None and (lengths is not None or mask is not None):
@@ -122,7 +124,7 @@ def _defined(y: Tensor, bias: Tensor) -> Tensor:
 
 
 def _bias(
-    q: Tensor, k: Tensor, mask: Tensor | None, lengths: Tensor | None, causal: bool, before: int
+    q: Tensor, k: Tensor, mask: Tensor | None, lengths: Tensor | None, window: tuple[int, int], before: int
 ) -> Tensor | None:
     rows, columns = q.shape[2], k.shape[2]
     bias = mask
@@ -130,12 +132,14 @@ def _bias(
         fill = False if bias.dtype == torch.bool else float("-inf")
         bias = F.pad(bias, (0, columns - bias.shape[-1]), value=fill)
     allowed: Tensor | None = None
-    if causal:
+    if max(window) >= 0:
         offset = torch.full((), before, device=q.device)
-        place = torch.arange(rows, device=q.device)[:, None]
         if lengths is not None:
             offset = (lengths - rows)[:, None, None, None]
-        allowed = torch.arange(columns, device=q.device) <= place + offset
+        ahead = torch.arange(columns, device=q.device) - torch.arange(rows, device=q.device)[:, None] - offset
+        allowed = ahead <= window[1] if window[1] >= 0 else ahead >= -window[0]
+        if min(window) >= 0:
+            allowed = allowed & (ahead >= -window[0])
     if lengths is not None:
         there = torch.arange(columns, device=q.device) < lengths[:, None, None, None]
         allowed = there if allowed is None else allowed & there
@@ -160,7 +164,7 @@ def _by_hand(
 ) -> tuple[Tensor, Tensor]:
     root = math.sqrt(scale if scale is not None else 1 / math.sqrt(q.shape[-1]))
     scores = (q * root) @ (k * root).transpose(-1, -2)
-    stages = [scores]
+    raw = scores
     if bias is not None and bias.dtype == torch.bool:
         bias = torch.zeros(bias.shape, dtype=q.dtype, device=q.device).masked_fill(~bias, float("-inf"))
     if softcap:
@@ -168,7 +172,7 @@ def _by_hand(
     capped = scores
     if bias is not None:
         scores = scores + bias
-    stages += [scores, capped]
+    stages = [raw, capped, scores]
     weights = torch.softmax(scores if precision is None else scores.to(precision), -1).to(q.dtype)
     if bias is not None:
         weights = _defined(weights, scores)

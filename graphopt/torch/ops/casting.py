@@ -16,7 +16,7 @@ from graphopt.torch.values import torch_dtype
 __all__: list[str] = []
 
 _FLOAT8 = frozenset({torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz})
-_NARROW = {ir.DataType.INT4: (-8, 15), ir.DataType.UINT4: (0, 15)}
+_NARROW = frozenset({ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT2, ir.DataType.UINT2})
 
 
 @builds("Cast")
@@ -38,7 +38,7 @@ def _to(node: OpNode, kind: ir.DataType) -> Callable[..., Tensor]:
     if dtype is None or node.dtype(0) == ir.DataType.STRING:
         raise node.refuse(f"torch has no elements of type {kind.name if dtype is None else 'STRING'}")
     if kind in _NARROW:
-        return functools.partial(_to_four_bits, signed=kind == ir.DataType.INT4)
+        return functools.partial(_to_few_bits, bits=kind.bitwidth, signed=kind.is_signed())
     if dtype in _FLOAT8:
         return functools.partial(_to_float8, dtype=dtype, saturate=bool(node.attribute("saturate", 1)))
     return functools.partial(_to_dtype, dtype=dtype)
@@ -58,9 +58,10 @@ def _to_dtype(x: Tensor, *, dtype: torch.dtype) -> Tensor:
     return x.to(dtype)
 
 
-def _to_four_bits(x: Tensor, *, signed: bool) -> Tensor:
-    low = torch.bitwise_and(x.to(torch.int32), 15)
-    return torch.where(low > 7, low - 16, low).to(torch.int8) if signed else low.to(torch.uint8)
+def _to_few_bits(x: Tensor, *, bits: int, signed: bool) -> Tensor:
+    low = torch.bitwise_and(x.to(torch.int32), (1 << bits) - 1)
+    half = 1 << (bits - 1)
+    return torch.where(low >= half, low - 2 * half, low).to(torch.int8) if signed else low.to(torch.uint8)
 
 
 def _to_float8(x: Tensor, *, dtype: torch.dtype, saturate: bool) -> Tensor:

@@ -49,7 +49,7 @@ def _loop(*inputs: Any, body: Body, carried: int, count: int, run: Run) -> Any:
         state = list(results[1 : 1 + carried])
         rows.append(list(results[1 + carried :]))
         step += 1
-    outputs = tuple([*state, *_stacked(rows, body, 1 + carried, run)])
+    outputs = (*state, *_stacked(rows, body, 1 + carried, run))
     return outputs[0] if len(outputs) == 1 else outputs
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
 from collections.abc import Sequence
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -19,19 +19,18 @@ __all__: list[str] = []
 def constant_of_shape(shape: Sizes, *, value: ir.TensorProtocol | None = None, run: Run) -> Tensor:
     fill = torch.zeros(1) if value is None else from_ir(value)
     assert fill is not None
-    return torch.full(ints(shape), fill.item(), dtype=fill.dtype, device=run.device)
+    made: Tensor = torch.full(ints(shape), fill.item(), dtype=fill.dtype, device=run.device)
+    return made
 
 
 @op("Range", since=11)
 def range_(start: Sizes, limit: Sizes, delta: Sizes, *, run: Run) -> Tensor:
-    dtype = start.dtype
     begin, end, step = number(start), number(limit), number(delta)
-    if dtype.is_floating_point:
-        count = max(0, int(-((begin - end) // step)))
-        return torch.arange(count, dtype=dtype, device=run.device) * step + begin
-    return torch.arange(begin, end, step, dtype=dtype, device=run.device) if (end - begin) * step > 0 else torch.zeros(
-        0, dtype=dtype, device=run.device
-    )
+    count = max(0, int(-((begin - end) // step)))
+    if start.dtype.is_floating_point:  # as ONNX defines it; torch.arange rounds otherwise
+        return torch.arange(count, dtype=start.dtype, device=run.device) * step + begin
+    places = torch.arange(begin, begin + count * step, step, dtype=start.dtype, device=run.device)
+    return places if count else places[:0]
 
 
 @op("EyeLike", since=9)
@@ -140,5 +139,3 @@ def hamming_window(size: Sizes, *, periodic: int = 1, output_datatype: int = 1, 
 @op("BlackmanWindow", since=17)
 def blackman_window(size: Sizes, *, periodic: int = 1, output_datatype: int = 1, run: Run) -> Tensor:
     return _window(size, periodic, output_datatype, (0.42, 0.5, 0.08), run)
-
-

@@ -59,7 +59,8 @@ def einsum(*xs: Tensor, equation: str) -> Tensor:
 
 @op("Det", since=11)
 def determinant(x: Tensor) -> Tensor:
-    return torch.linalg.det(x)
+    found: Tensor = torch.linalg.det(x)
+    return found
 
 
 @op("FusedMatMul", domain="com.microsoft")

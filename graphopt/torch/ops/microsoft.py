@@ -175,5 +175,5 @@ def _attention(
     causal: bool,
 ) -> Tensor:
     packed = x @ w if b is None else x @ w + b
-    q, k, v = packed.split(list(sizes or (w.shape[1] // 3,) * 3), -1)
+    q, k, v = torch.split(packed, list(sizes or (w.shape[1] // 3,) * 3), -1)
     return _multi_head_attention(q, k, v, None, padding, added, heads=heads, scale=scale, fill=fill, causal=causal)

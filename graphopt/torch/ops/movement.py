@@ -47,7 +47,7 @@ def transpose(node: OpNode) -> Callable[..., Tensor]:
 
 
 def _permute(x: Tensor, *, perm: Sequence[int]) -> Tensor:
-    return x.permute(perm)
+    return x.permute(tuple(perm))
 
 
 def _reverse(x: Tensor) -> Tensor:

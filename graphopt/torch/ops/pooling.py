@@ -18,7 +18,7 @@ from graphopt.torch.values import Sizes, ints
 
 __all__: list[str] = []
 
-_MAX: tuple[Callable[..., Any], ...] = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
+_MAX: tuple[Callable[..., Any], ...] = (torch.max_pool1d, torch.max_pool2d, torch.max_pool3d)
 _MAX_INDICES: tuple[Callable[..., Any], ...] = (
     F.max_pool1d_with_indices,
     F.max_pool2d_with_indices,

@@ -43,13 +43,10 @@ def _spread(x: Tensor, parameter: Tensor, axis: int, block: int) -> Tensor:
 @builds("QuantizeLinear")
 def quantize(node: OpNode) -> Callable[..., Tensor]:
     kind = node.dtype(2) if node.given(2) else ir.DataType(node.attribute("output_dtype", 0) or ir.DataType.UINT8)
-    dtype = None if kind is None else torch_dtype(kind)
-    if kind is None or dtype is None:
-        raise node.refuse("the type of its result is not known")
     return functools.partial(
         _quantize,
-        dtype=dtype,
-        bounds=_BOUNDS.get(kind),
+        dtype=None if kind is None else torch_dtype(kind),
+        bounds=None if kind is None else _BOUNDS.get(kind),
         axis=node.attribute("axis", 1),
         block=node.attribute("block_size", 0),
     )
@@ -60,14 +57,16 @@ def _quantize(
     scale: Tensor,
     zero: Tensor | None = None,
     *,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     bounds: tuple[int, int] | None,
     axis: int,
     block: int,
 ) -> Tensor:
-    work = x.to(scale.dtype) if not x.is_floating_point() else x
-    y = work / _spread(x, scale, axis, block)
-    if bounds is None:
+    if dtype is None:
+        assert zero is not None  # else it is uint8
+        dtype = zero.dtype
+    y = (x if x.is_floating_point() else x.to(scale.dtype)) / _spread(x, scale, axis, block)
+    if dtype.is_floating_point:
         largest = torch.finfo(dtype).max
         y = y if zero is None else y + _spread(x, zero, axis, block).to(y.dtype)
         return y.float().clamp(-largest, largest).to(dtype)
@@ -75,7 +74,7 @@ def _quantize(
     if zero is not None:
         y = y + _spread(x, zero, axis, block).to(y.dtype)
     wide = y.double() if dtype == torch.int32 else y.float()
-    return wide.clamp(*bounds).to(torch.int32).to(dtype)
+    return wide.clamp(*bounds or _limits(dtype)).to(torch.int32).to(dtype)
 
 
 @op("DequantizeLinear")
@@ -194,5 +193,3 @@ def _q_linear_conv(
     factor = x_scale.double() * w_scale.double().reshape(-1, *[1] * (w.ndim - 2)) / y_scale.double()
     y = torch.round(product * factor) + y_zero.double()
     return y.clamp(*_limits(y_zero.dtype)).to(y_zero.dtype)
-
-

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, _VF
+from torch import _VF, Tensor
 
 from graphopt.torch.node import OpNode
 from graphopt.torch.registry import builds
@@ -177,7 +177,7 @@ def _native(
 def _ordered(weight: Tensor, order: Sequence[int], hidden: int) -> Tensor:
     if len(order) == 1:
         return weight
-    parts = weight.split(hidden)
+    parts = torch.split(weight, hidden)
     return torch.cat([parts[gate] for gate in order])
 
 
@@ -246,15 +246,19 @@ def _clipped(x: Tensor, settings: _Settings) -> Tensor:
     return x if settings.clip is None else x.clamp(-settings.clip, settings.clip)
 
 
-def _rnn(now: Tensor, h: Tensor, c: Tensor, *, r: Tensor, rb: Tensor, activations: Any, settings: _Settings, **_: Any) -> tuple[Tensor, Tensor]:
+def _rnn(
+    now: Tensor, h: Tensor, c: Tensor, *, r: Tensor, rb: Tensor, activations: Any, settings: _Settings, **_: Any
+) -> tuple[Tensor, Tensor]:
     return activations[0](_clipped(now + h @ r.t() + rb, settings)), c
 
 
-def _gru(now: Tensor, h: Tensor, c: Tensor, *, r: Tensor, rb: Tensor, activations: Any, settings: _Settings, **_: Any) -> tuple[Tensor, Tensor]:
+def _gru(
+    now: Tensor, h: Tensor, c: Tensor, *, r: Tensor, rb: Tensor, activations: Any, settings: _Settings, **_: Any
+) -> tuple[Tensor, Tensor]:
     gate, new = activations
     n = settings.hidden
     first = _clipped(now[:, : 2 * n] + h @ r[: 2 * n].t() + rb[: 2 * n], settings)
-    update, reset = gate(first).split(n, 1)
+    update, reset = torch.split(gate(first), n, 1)
     if settings.before_reset:
         inner = reset * (h @ r[2 * n :].t() + rb[2 * n :])
     else:
@@ -264,11 +268,19 @@ def _gru(now: Tensor, h: Tensor, c: Tensor, *, r: Tensor, rb: Tensor, activation
 
 
 def _lstm(
-    now: Tensor, h: Tensor, c: Tensor, *, r: Tensor, rb: Tensor, peep: Tensor | None, activations: Any, settings: _Settings
+    now: Tensor,
+    h: Tensor,
+    c: Tensor,
+    *,
+    r: Tensor,
+    rb: Tensor,
+    peep: Tensor | None,
+    activations: Any,
+    settings: _Settings,
 ) -> tuple[Tensor, Tensor]:
     gate, new, out = activations
-    i, o, f, g = (now + h @ r.t() + rb).split(settings.hidden, 1)
-    pi, po, pf = (0.0, 0.0, 0.0) if peep is None else peep.split(settings.hidden)
+    i, o, f, g = torch.split(now + h @ r.t() + rb, settings.hidden, 1)
+    pi, po, pf = (0.0, 0.0, 0.0) if peep is None else torch.split(peep, settings.hidden)
     enter = gate(_clipped(i + pi * c, settings))
     forget = 1 - enter if settings.coupled else gate(_clipped(f + pf * c, settings))
     c = forget * c + enter * new(_clipped(g, settings))

@@ -68,7 +68,8 @@ def _l1(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
 def _l2(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
     if not x.is_floating_point():
         return _sum(x.double().square(), axes, keep).sqrt().to(x.dtype)
-    return torch.linalg.vector_norm(x, 2, tuple(axes), keepdim=keep)
+    norm: Tensor = torch.linalg.vector_norm(x, 2, tuple(axes), keepdim=keep)
+    return norm
 
 
 def _log_sum(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:

@@ -107,7 +107,7 @@ def _resize(
     else:
         assert scales is not None
         sizes = [math.floor(size * scale) for size, scale in zip(have, scales, strict=True)]
-    boxes = {axis: (0.0, 1.0) for axis in axes}
+    boxes = dict.fromkeys(axes, (0.0, 1.0))
     if roi:
         boxes = {axis: (roi[place], roi[place + len(axes)]) for place, axis in enumerate(axes)}
     plan = [
@@ -148,7 +148,9 @@ def _quick(x: Tensor, plan: list[tuple[int, int, float]], how: _How) -> Tensor |
         return x
     if how.antialias or how.exclude or rank not in (1, 2, 3) or not x.is_floating_point():
         return None
-    if any(axis < 2 for axis, _, _ in plan) or any(abs(x.shape[axis] * scale - size) > 1e-6 for axis, size, scale in plan):
+    if any(axis < 2 for axis, _, _ in plan) or any(
+        abs(x.shape[axis] * scale - size) > 1e-6 for axis, size, scale in plan
+    ):
         return None
     target = list(x.shape[2:])
     for axis, size, _ in plan:
@@ -194,9 +196,7 @@ def _places(have: int, size: int, scale: float, box: tuple[float, float], how: _
     return places
 
 
-def _along(
-    x: Tensor, axis: int, size: int, scale: float, box: tuple[float, float], how: _How
-) -> tuple[Tensor, Tensor]:
+def _along(x: Tensor, axis: int, size: int, scale: float, box: tuple[float, float], how: _How) -> tuple[Tensor, Tensor]:
     have = x.shape[axis]
     places = _places(have, size, scale, box, how)
     outside = ((places < 0) | (places > have - 1)).to(x.device)
@@ -226,7 +226,7 @@ def _weights(places: Tensor, have: int, scale: float, how: _How) -> Tensor:
     taps = first[:, None] + torch.arange(2 * math.ceil(reach) + 3)
     distance = (taps - places.double()[:, None]).abs() / stretch
     weights = _cubic(distance, how.a) if how.mode == "cubic" else (1 - distance).clamp(min=0)
-    if how.exclude or how.antialias:
+    if how.exclude:
         weights = weights * ((taps >= 0) & (taps < have))
     if how.exclude or how.antialias:
         weights = weights / weights.sum(1, keepdim=True)

@@ -83,7 +83,7 @@ def _suppress(
     count = 0 if most is None else ints(most)[0]
     limit = 0.0 if overlap is None else float(number(overlap))
     least = None if threshold is None else float(number(threshold))
-    found = []
+    found: list[tuple[int, int, int]] = []
     for batch in range(scores.shape[0]):
         corners = _corners(boxes[batch], centred)
         for kind in range(scores.shape[1]):

@@ -96,5 +96,3 @@ def get_element(x: Any) -> Any:
 @op("OptionalHasElement", since=15)
 def has_element(x: Any = None, *, run: Run) -> Tensor:
     return torch.tensor(x is not None, device=run.device)
-
-

@@ -222,8 +222,7 @@ def where(condition: Ints, x: Ints, y: Ints) -> Any:
     chosen = _pairwise(lambda a, b: (a, b), x, y)
     if chosen is NotImplemented:
         return NotImplemented
-    found = _pairwise(lambda truth, pair: pair[0] if truth else pair[1], condition, chosen, x.dtype)
-    return found
+    return _pairwise(lambda truth, pair: pair[0] if truth else pair[1], condition, chosen, x.dtype)
 
 
 def _reduced(function: Callable[[Sequence[Any]], Any], x: Ints, keepdims: int) -> Any:

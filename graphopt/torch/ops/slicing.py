@@ -36,9 +36,7 @@ def slice_inputs(
     )
 
 
-def _slice(
-    x: Tensor, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int], steps: Sequence[int]
-) -> Tensor:
+def _slice(x: Tensor, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int], steps: Sequence[int]) -> Tensor:
     for begin, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         x = _forward(x, axis, begin, end, step) if step > 0 else _backward(x, axis, begin, end, step)
     return x

@@ -51,7 +51,7 @@ Array = np.ndarray[Any, Any]
 
 SEEDS: Final = (0, 1, 2, 3, 4)
 _CACHE: Final = ROOT / ".zoo" / "pruning"
-_CALIBRATION: Final = 256
+_CALIBRATION: Final = 2048
 _OPSET: Final = 17
 _BATCH: Final = 500
 
@@ -88,7 +88,7 @@ class Trained:
         name: A key of :data:`MODELS`.
         seed: Of the initial weights, the order of samples, and the split where there is no official one.
         path: The ONNX file; one input with a dynamic batch, one output of logits.
-        calibration: 256 samples of the training set, by input name; no labels.
+        calibration: 2,048 samples of the training set, or all of a smaller one, by input name; no labels.
         x_test: Inputs that training has not seen.
         y_test: Their labels.
         base: The score of the model itself in ONNX Runtime.
@@ -172,7 +172,7 @@ def _make(recipe: Recipe, seed: int, folder: Path, path: Path) -> None:
     began = time.perf_counter()
     network = training.train(recipe, data, seed)
     seconds = time.perf_counter() - began
-    chosen = np.random.default_rng(seed).choice(len(data.y_train), _CALIBRATION, replace=False)
+    chosen = np.random.default_rng(seed).choice(len(data.y_train), min(_CALIBRATION, len(data.y_train)), replace=False)
     calibration = data.x_train[np.sort(chosen)]
     name = "ids" if calibration.ndim == 2 else "input"
     _CACHE.mkdir(parents=True, exist_ok=True)
