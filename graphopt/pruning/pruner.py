@@ -45,7 +45,8 @@ Progress = Callable[[str, float | None], None]
 Ranker = Callable[[Evidence], list[Ranking]]
 
 _SYNTHETIC = "no calibration inputs were given: noise stood in for them, and accuracy is likely to suffer"
-_HELD_OUT = 0.125  # more samples than are fitted to, on which outputs are compared
+_COMPARED = 256  # samples beside those that are fitted to, on which outputs are compared, at least
+_HELD_OUT = 0.1  # of the samples, where there are too few for that
 _SHOWN = 3  # names in a note
 _MOST = 2048  # samples, unless more are asked for
 _BYTES = 1 << 28  # of them likewise
@@ -260,13 +261,14 @@ class _Job:
             self._settings = settings = dataclasses.replace(settings, samples=_affordable(source, model))
             if self._is_synthetic:
                 source = synthetic(model, settings.samples, settings.seed)
-        extra = math.ceil(settings.samples * _HELD_OUT)
+        extra = max(_COMPARED, math.ceil(settings.samples * _HELD_OUT))
         bound = bind(source, model, samples=settings.samples + extra, seed=settings.seed, at_most=at_most)
         self._notes += bound.notes
         if len(bound) < _FEWEST * bound.group:
             self._held_out = bound
             return bound
-        data, self._held_out = bound.split(1 - extra / (settings.samples + extra), settings.seed)
+        share = _HELD_OUT if len(bound) < settings.samples + extra else extra / (settings.samples + extra)
+        data, self._held_out = bound.split(1 - share, settings.seed)
         return data
 
     @functools.cached_property

@@ -10,6 +10,7 @@ import torch
 
 from graphopt import names
 from graphopt.errors import ModelError
+from graphopt.torch.values import Ints, from_ir
 
 __all__ = ["OpNode", "UnsupportedOperator"]
 
@@ -61,7 +62,7 @@ class OpNode:
         return self.node.attributes
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """An attribute as a Python value: number, text, tuple, or ONNX tensor."""
+        """An attribute as a Python value: number, text, tuple; a tensor of one element as Ints, others as they are."""
         found = self.node.attributes.get(name)
         return default if found is None else _plain(found)
 
@@ -97,4 +98,7 @@ def _plain(attribute: ir.Attr) -> Any:
     value = attribute.value
     if attribute.type in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS):
         return tuple(value)
+    if attribute.type == ir.AttributeType.TENSOR and value.size == 1:
+        held = from_ir(value)
+        return value if held is None else Ints((held.reshape(()).item(),), min(held.ndim, 1), held.dtype)
     return value

@@ -163,7 +163,7 @@ def test_labels_give_accuracy_on_samples_that_were_not_fitted() -> None:
     assert report.fidelity.accuracy is not None
     assert report.fidelity.accuracy[0] == 1
     assert 0.5 < report.fidelity.accuracy[1] <= 1
-    assert report.fidelity.samples == 32
+    assert report.fidelity.samples == 40
 
 
 def test_too_few_samples_are_said_to_be_too_few() -> None:

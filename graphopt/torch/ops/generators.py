@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from graphopt.torch.registry import op
-from graphopt.torch.values import Run, Sizes, from_ir, ints, number, torch_dtype
+from graphopt.torch.values import Ints, Run, Sizes, ints, number, torch_dtype
 
 __all__: list[str] = []
 
+_ZERO = Ints((0.0,), 1, torch.float32)
+
 
 @op("ConstantOfShape", since=9)
-def constant_of_shape(shape: Sizes, *, value: ir.TensorProtocol | None = None, run: Run) -> Tensor:
-    fill = torch.zeros(1) if value is None else from_ir(value)
-    assert fill is not None
-    made: Tensor = torch.full(ints(shape), fill.item(), dtype=fill.dtype, device=run.device)
-    return made
+def constant_of_shape(shape: Sizes, *, value: Ints = _ZERO, run: Run) -> Tensor:
+    return torch.full(ints(shape), value.values[0], dtype=value.dtype, device=run.device)
 
 
 @op("Range", since=11)
@@ -28,9 +26,10 @@ def range_(start: Sizes, limit: Sizes, delta: Sizes, *, run: Run) -> Tensor:
     begin, end, step = number(start), number(limit), number(delta)
     count = max(0, int(-((begin - end) // step)))
     if start.dtype.is_floating_point:  # as ONNX defines it; torch.arange rounds otherwise
-        return torch.arange(count, dtype=start.dtype, device=run.device) * step + begin
-    places = torch.arange(begin, begin + count * step, step, dtype=start.dtype, device=run.device)
-    return places if count else places[:0]
+        made: Tensor = torch.arange(count, dtype=start.dtype, device=run.device) * step + begin
+        return made
+    places: Tensor = torch.arange(begin, begin + count * step, step, dtype=start.dtype, device=run.device)
+    return places
 
 
 @op("EyeLike", since=9)

@@ -250,11 +250,10 @@ def smallest(x: Ints, at: Ints | None = None, *, axes: Sequence[int] = (), keepd
 
 
 @host("ConstantOfShape")
-def constant_of_shape(x: Ints, *, value: ir.TensorProtocol | None = None) -> Any:
-    dtype = None if value is None else torch_dtype(value.dtype)
-    if value is None or dtype not in _INTEGERS or len(x.values) > 1 or math.prod(x.values) > _MOST:
+def constant_of_shape(x: Ints, *, value: Ints | None = None) -> Any:
+    if value is None or value.dtype not in _INTEGERS or len(x.values) > 1 or math.prod(x.values) > _MOST:
         return NotImplemented
-    return Ints((int(value.numpy().reshape(-1)[0]),) * math.prod(x.values), len(x.values), dtype)
+    return Ints(value.values * math.prod(x.values), len(x.values), value.dtype)
 
 
 @host("Expand")
