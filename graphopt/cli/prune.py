@@ -21,13 +21,13 @@ __all__ = ["command"]
 _SECTIONS = {
     "The goal": ("goal", "keep", "multiple", "groups", "exclude", "granularity", "allow_interface"),
     "The data": ("calibration", "preprocess", "samples", "seed"),
-    "How": ("importance", "ranking", "no_reconstruct", "no_optimize", "no_validate"),
+    "How": ("importance", "ranking", "no_reconstruct", "polish", "no_optimize", "no_validate"),
     "Where it runs": ("latency_table", "latency_batch", "provider", "threads", "run_directory"),
     "What is written": ("output_option", "external_data", "plan_target", "plan_source", "plot", "bench"),
 }
 _DECIDED = (
     "goal", "keep", "multiple", "groups", "exclude", "granularity", "allow_interface", "samples", "seed", "importance",
-    "ranking", "no_reconstruct", "no_optimize", "latency_table", "latency_batch", "provider", "threads",
+    "ranking", "no_reconstruct", "polish", "no_optimize", "latency_table", "latency_batch", "provider", "threads",
 )  # fmt: skip
 """Options that a plan has decided already."""
 
@@ -87,6 +87,12 @@ def _library_defaults() -> Mapping[str, object]:
     help="Who is compared with whom: global, uniform (the same share of each group), isomorphic or sensitivity.",
 )
 @click.option("--no-reconstruct", is_flag=True, help="Leave the weights that stay as they are.")
+@click.option(
+    "--polish",
+    type=click.IntRange(min=0),
+    metavar="EPOCHS",
+    help="Then train to the original's outputs, without labels; needs the extra distill and many inputs.",
+)
 @click.option("--no-optimize", is_flag=True, help="Do not run the default passes first.")
 @click.option("--no-validate", is_flag=True, help="Skip the proof that removal equals masking.")
 @click.option(

@@ -36,6 +36,7 @@ class Settings:
         allow_interface: Patterns of inputs and outputs that may shrink.
         optimize: Whether the model is optimized first.
         reconstruct: Whether what is left is refitted.
+        polish: Epochs of training to the original's outputs.
         samples: Calibration samples; 0 until it is known how many are affordable.
         batch: Samples of one run.
         seed: Of all that is random.
@@ -49,6 +50,7 @@ class Settings:
     allow_interface: tuple[str, ...] = ()
     optimize: bool = True
     reconstruct: bool = True
+    polish: int = 0
     samples: int = 0
     batch: int = 64
     seed: int = 0

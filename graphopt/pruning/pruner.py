@@ -20,7 +20,7 @@ from graphopt.channels.analysis import analyze, prove
 from graphopt.channels.atoms import Mask
 from graphopt.channels.slicing import carve
 from graphopt.channels.workpiece import Workpiece
-from graphopt.errors import UsageError
+from graphopt.errors import EnvironmentProblem, UsageError
 from graphopt.interop.kinds import Source
 from graphopt.names import label
 from graphopt.pipeline.report import Summary
@@ -50,6 +50,8 @@ _HELD_OUT = 0.1  # of the samples, where there are too few for that
 _SHOWN = 3  # names in a note
 _MOST = 2048  # samples, unless more are asked for
 _BYTES = 1 << 28  # of them likewise
+_TRAINED = 1 << 16  # samples to polish on, at most
+_MEMORY = 1 << 30  # bytes of them likewise
 _FEWEST = 16  # samples below which none are held out
 
 
@@ -66,6 +68,7 @@ def prune(
     keep: float = 0.1,
     multiple: int | None = None,
     reconstruct: bool = True,
+    polish: int = 0,
     optimize: bool = True,
     samples: int | None = None,
     batch: int = 64,
@@ -103,6 +106,8 @@ def prune(
         multiple: Kept channels are multiples of it, even in small groups. If ``None`` it is measured where latency is a
             goal; else it is 8, and small groups may keep any number.
         reconstruct: Refit what is left.
+        polish: Epochs of training, end to end, to give what the original gives; no labels either. Worth it where there
+            are many calibration inputs: up to 65,536 are taken, and 1 GiB. Needs the extra ``distill`` (PyTorch).
         optimize: Run the default passes first, so that what they fold need not be reconstructed.
         samples: Calibration samples to draw: at most 2,048, and 256 MiB, if ``None``.
         batch: Samples of one run.
@@ -131,6 +136,7 @@ def prune(
         Infeasible: The goal cannot be reached; the error says how far it goes.
         NotEquivalent: Removal does not equal masking (a bug), or the result is not finite.
         LimitReached: The proof ran out of time or memory.
+        EnvironmentProblem: The provider is missing, or PyTorch where it is needed.
     """
     if (goal is None) == (plan is None):
         raise UsageError(
@@ -146,6 +152,7 @@ def prune(
         tuple(allow_interface),
         optimize,
         reconstruct,
+        polish,
         samples or 0,
         batch,
         seed,
@@ -258,18 +265,20 @@ class _Job:
             source = calibration
         at_most = not settings.samples
         if at_most:
-            self._settings = settings = dataclasses.replace(settings, samples=_affordable(source, model))
+            self._settings = settings = dataclasses.replace(settings, samples=_affordable(source, model, _MOST, _BYTES))
             if self._is_synthetic:
                 source = synthetic(model, settings.samples, settings.seed)
         extra = max(_COMPARED, math.ceil(settings.samples * _HELD_OUT))
-        bound = bind(source, model, samples=settings.samples + extra, seed=settings.seed, at_most=at_most)
+        # What is polished on comes from the same source, less what outputs are compared on.
+        wanted = max(settings.samples, _affordable(source, model, _TRAINED, _MEMORY) if settings.polish else 0)
+        bound = bind(source, model, samples=wanted + extra, seed=settings.seed, at_most=at_most or bool(settings.polish))
         self._notes += bound.notes
         if len(bound) < _FEWEST * bound.group:
-            self._held_out = bound
+            self._held_out = self._more = bound
             return bound
-        share = _HELD_OUT if len(bound) < settings.samples + extra else extra / (settings.samples + extra)
-        data, self._held_out = bound.split(1 - share, settings.seed)
-        return data
+        share = _HELD_OUT if len(bound) < wanted + extra else extra / (wanted + extra)
+        self._more, self._held_out = bound.split(1 - share, settings.seed)
+        return self._more.take(min(settings.samples, len(self._more)), settings.seed)
 
     @functools.cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -373,7 +382,35 @@ class _Job:
                     **self._running,
                 )
         self._result = workpiece.model
-        return workpiece.model
+        if self._settings.polish and gone.any():
+            with self._timed("polish"):
+                self._result = self._polished(workpiece.model)
+        return self._result
+
+    def _polished(self, pruned: ir.Model) -> ir.Model:
+        """Trained to give what the original gives, on as many inputs as there are."""
+        if self._is_synthetic:
+            self._notes.append("nothing was polished: that needs real inputs")
+            return pruned
+        try:
+            from graphopt.torch.polish import polish
+        except ImportError as error:
+            if not (error.name or "").startswith("torch"):
+                raise
+            raise EnvironmentProblem(
+                "polishing needs PyTorch, which is not installed", hint="pip install 'graphopt[distill]'"
+            ) from error
+        settings = self._settings
+        return polish(
+            pruned,
+            self._graph.model,
+            list(self._more.batches(settings.batch)),
+            epochs=settings.polish,
+            seed=settings.seed,
+            batch=settings.batch,
+            progress=self._progress,
+            **self._running,
+        )
 
     def report(self, choice: _Choice, goal: str, plan: Plan | None) -> PruneReport:
         """Counts and compares."""
@@ -449,10 +486,10 @@ def _some(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
-def _affordable(source: Any, model: ir.Model) -> int:
-    """How many calibration samples neither take too much memory nor too long."""
+def _affordable(source: Any, model: ir.Model, most: int, limit: int) -> int:
+    """How many calibration samples take no more than so many bytes."""
     from graphopt.datasets import bind
 
     one = bind(source, model, samples=1)
     size = sum(getattr(array, "nbytes", 0) for array in next(one.batches(1)).values())
-    return max(_FEWEST, min(_MOST, _BYTES * one.group // max(1, size)))
+    return max(_FEWEST, min(most, limit * one.group // max(1, size)))

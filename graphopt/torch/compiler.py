@@ -68,6 +68,7 @@ class _Known:
         self.trained = trained
         self.folded: dict[ir.Value, torch.Tensor] = {}
         self.sizes: dict[ir.Value, Ints] = {}
+        self.aliases: dict[ir.Value, ir.Value] = {}
         self._tensors: dict[ir.Value, torch.Tensor | None] = {}
 
     def is_constant(self, value: ir.Value) -> bool:
@@ -78,6 +79,7 @@ class _Known:
         """The tensor that a value always holds, unless it is trained."""
         if value is None:
             return None
+        value = self.aliases.get(value, value)
         if value in self.folded:
             return self.folded[value]
         if value not in self._tensors:
@@ -87,8 +89,23 @@ class _Known:
             self._tensors[value] = from_ir(source) if fixed and source is not None else None
         return self._tensors[value]
 
+    def holds(self, value: ir.Value | None) -> bool:
+        """Whether a value is a constant, by whatever name."""
+        return value is not None and self.is_constant(self.aliases.get(value, value))
+
+    def alias(self, node: ir.Node) -> bool:
+        """Whether the node only gives a constant another name, which then stands for the constant from now on."""
+        if node.op_type != "Identity" or node.domain or len(node.inputs) != 1 or node.inputs[0] is None:
+            return False
+        source = self.aliases.get(node.inputs[0], node.inputs[0])
+        if not self.is_constant(source):
+            return False
+        self.aliases[node.outputs[0]] = source
+        return True
+
     def ints(self, value: ir.Value) -> Ints | None:
         """The same as sizes, where it can be taken for sizes."""
+        value = self.aliases.get(value, value)
         if value not in self.sizes:
             found = self.tensor(value)
             if found is None or found.ndim > 1 or found.numel() > _MOST_SIZES:
@@ -139,6 +156,7 @@ class _Writer:
 
     def _read(self, value: ir.Value) -> int:
         """The slot of a value; what an outer graph holds is captured."""
+        value = self.known.aliases.get(value, value)
         if value not in self.slots:
             slot = self.define(value)
             if self.outer is not None:
@@ -149,6 +167,7 @@ class _Writer:
         return self.slots[value]
 
     def _read_sizes(self, value: ir.Value) -> int:
+        value = self.known.aliases.get(value, value)
         if value not in self.literals:
             self.literals[value] = self.define(None)
         return self.literals[value]
@@ -156,8 +175,12 @@ class _Writer:
     def _write(self, node: ir.Node) -> None:
         if constants.constant(node.outputs[0] if node.outputs else None) is not None:
             return
+        if self.known.alias(node):
+            return
         extra: list[ir.Value] = []
-        viewed = OpNode(node, self._opset(node), self.known.tensor, lambda graph: self._body(graph, extra))
+        viewed = OpNode(
+            node, self._opset(node), self.known.tensor, lambda graph: self._body(graph, extra), self.known.holds
+        )
         row = registry.find(viewed)
         if row is None:
             why = f"the torch bridge does not know this operator in opset {viewed.opset}"

@@ -27,6 +27,7 @@ class OpNode:
         opset: Version of the node's domain.
         constant: Gives the tensor that an input always holds, if it is fixed and not trained.
         program: Compiles a subgraph.
+        holds: Whether a value is a constant of the module, trained or not.
 
     Attributes:
         label: The node's name, or else the name of its first output.
@@ -39,6 +40,7 @@ class OpNode:
         opset: int,
         constant: Callable[[ir.Value | None], torch.Tensor | None],
         program: Callable[[ir.Graph], Any],
+        holds: Callable[[ir.Value | None], bool],
     ) -> None:
         self.node = node
         self.opset = opset
@@ -46,6 +48,7 @@ class OpNode:
         self.operator = names.operator(node)
         self._constant = constant
         self._program = program
+        self._holds = holds
 
     @property
     def outputs(self) -> int:
@@ -73,6 +76,10 @@ class OpNode:
     def constant(self, index: int) -> torch.Tensor | None:
         """The tensor that input ``index`` always holds; ``None`` if absent, computed, or trained."""
         return self._constant(self.node.inputs[index]) if self.given(index) else None
+
+    def holds(self, index: int) -> bool:
+        """Whether input ``index`` is a constant of the module, trained or not."""
+        return self.given(index) and self._holds(self.node.inputs[index])
 
     def dtype(self, index: int) -> ir.DataType | None:
         """The declared type of an input."""

@@ -43,7 +43,7 @@ _BIG: Final = 1 << 16
 
 def is_statistic(value: ir.Value) -> bool:
     """Whether it is the running mean or variance of a BatchNormalization."""
-    return any(use.node.op_type == "BatchNormalization" and use.idx in (3, 4) for use in value.uses())
+    return any(node.op_type == "BatchNormalization" and place in (3, 4) for node, place in _uses(value))
 
 
 def is_weight(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
@@ -53,12 +53,23 @@ def is_weight(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
     """
     if tensor.dtype not in constants.FLOAT_TYPES or not len(tensor.shape) or is_statistic(value):
         return False
-    uses = [use for use in value.uses() if use.node.op_type != "Identity"]
-    if uses and all(use.idx in _FIXED.get(use.node.op_type, ()) for use in uses):
+    uses = _uses(value)
+    if uses and all(place in _FIXED.get(node.op_type, ()) for node, place in uses):
         return False
-    if tensor.size == 1 and uses and all(use.node.op_type in _ARITHMETIC for use in uses):
+    if tensor.size == 1 and uses and all(node.op_type in _ARITHMETIC for node, _ in uses):
         return False
     if 0 < tensor.size <= _BIG:
         array = np.asarray(tensor.numpy(), np.float64)
         return bool(np.isfinite(array).all() and np.abs(array).max() < _ABSURD)
     return True
+
+
+def _uses(value: ir.Value) -> list[tuple[ir.Node, int]]:
+    """Who reads a value in which place, directly or under another name."""
+    found = []
+    for use in value.uses():
+        if use.node.op_type == "Identity" and not use.node.domain:
+            found += _uses(use.node.outputs[0])
+        else:
+            found.append((use.node, use.idx))
+    return found

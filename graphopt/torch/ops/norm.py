@@ -19,7 +19,7 @@ __all__: list[str] = []
 @builds("BatchNormalization", run=True, pure=False)
 def batch_norm(node: OpNode) -> Callable[..., Tensor | tuple[Tensor, ...]]:
     """In training mode, or with ``training_mode``, by the statistics of the batch; those of the module then move."""
-    held = all(value is not None and value.const_value is not None for value in node.node.inputs[3:5])
+    held = node.holds(3) and node.holds(4)
     if node.attribute("spatial", 1) != 1:
         raise node.refuse("statistics for each place (spatial=0) are not known")
     settings = {"epsilon": node.attribute("epsilon", 1e-5), "momentum": node.attribute("momentum", 0.9)}
