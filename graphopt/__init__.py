@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphopt import channels
+    from graphopt import channels, torch
     from graphopt.benchmark.latency import bench
     from graphopt.errors import GraphoptError
     from graphopt.io import load, save
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from graphopt.verify.equivalence import validate
     from graphopt.version import __version__
 
-__all__ = ["GraphoptError", "__version__", "bench", "channels", "load", "optimize", "prune", "save", "validate"]
+__all__ = ["GraphoptError", "__version__", "bench", "channels", "load", "optimize", "prune", "save", "torch", "validate"]
 
 _HOME = {
     "GraphoptError": "graphopt.errors",
@@ -32,9 +32,12 @@ _HOME = {
 }
 
 
+_PACKAGES = ("channels", "torch")  # torch needs the extra distill
+
+
 def __getattr__(name: str) -> Any:
-    if name == "channels":
-        return importlib.import_module("graphopt.channels")
+    if name in _PACKAGES:
+        return importlib.import_module(f"graphopt.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'graphopt' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -78,8 +78,8 @@ def _library_defaults() -> Mapping[str, object]:
 @click.option(
     "--importance",
     metavar="NAME",
-    help="Who goes first: obs, wanda, apoz, mean-activation (which watch the data), l1, l2, fpgm, lamp, bn-scale or "
-    "random.",
+    help="Who goes first: obs, wanda, apoz, mean-activation (which watch the data), l1, l2, fpgm, lamp, bn-scale, "
+    "random, or taylor and fisher (gradients, with the extra distill).",
 )
 @click.option(
     "--ranking",

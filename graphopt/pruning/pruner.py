@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -48,6 +49,7 @@ _SYNTHETIC = "no calibration inputs were given: noise stood in for them, and acc
 _COMPARED = 256  # samples beside those that are fitted to, on which outputs are compared, at least
 _HELD_OUT = 0.1  # of the samples, where there are too few for that
 _SHOWN = 3  # names in a note
+_DIFFERENTIATED = ("taylor", "fisher")
 _MOST = 2048  # samples, unless more are asked for
 _BYTES = 1 << 28  # of them likewise
 _TRAINED = 1 << 16  # samples to polish on, at most
@@ -117,7 +119,7 @@ def prune(
         latency_table: One that was measured before, or a file of one; a file that is not there yet is written with
             what is measured. Without one it is measured now, where latency is a goal.
         latency_batch: Samples of the run whose latency is the goal.
-        gradients: Who differentiates, for the importance ``taylor`` and ``fisher``.
+        gradients: Who differentiates, for the importance ``taylor`` and ``fisher``; PyTorch if ``None``.
         check: Prove in ONNX Runtime that removal equals masking.
         seed: Of samples, positions and whatever is random: same seed, same bytes.
         provider: Execution provider of calibration and latency.
@@ -290,8 +292,10 @@ class _Job:
 
     def rank(self, ranker: Ranker, gradients: Gradients | None) -> list[Ranking]:
         """Ranks the units of every group."""
+        settings = self._settings
+        if gradients is None and settings.importance in _DIFFERENTIATED:
+            gradients = _with_torch("gradients").gradients
         with self._timed("rank"):
-            settings = self._settings
             evidence = Evidence(
                 self._graph,
                 self._batches,
@@ -392,16 +396,8 @@ class _Job:
         if self._is_synthetic:
             self._notes.append("nothing was polished: that needs real inputs")
             return pruned
-        try:
-            from graphopt.torch.polish import polish
-        except ImportError as error:
-            if not (error.name or "").startswith("torch"):
-                raise
-            raise EnvironmentProblem(
-                "polishing needs PyTorch, which is not installed", hint="pip install 'graphopt[distill]'"
-            ) from error
         settings = self._settings
-        return polish(
+        polished: ir.Model = _with_torch("polish").polish(
             pruned,
             self._graph.model,
             list(self._more.batches(settings.batch)),
@@ -411,6 +407,7 @@ class _Job:
             progress=self._progress,
             **self._running,
         )
+        return polished
 
     def report(self, choice: _Choice, goal: str, plan: Plan | None) -> PruneReport:
         """Counts and compares."""
@@ -478,6 +475,22 @@ class _Job:
 
 def _save_table(path: Path, table: LatencyTable) -> None:
     table.save(path)
+
+
+def _with_torch(name: str) -> Any:
+    """A module of the torch bridge.
+
+    Raises:
+        EnvironmentProblem: PyTorch is not installed.
+    """
+    try:
+        return importlib.import_module(f"graphopt.torch.{name}")
+    except ImportError as error:
+        if error.name != "torch":
+            raise
+        raise EnvironmentProblem(
+            "this needs PyTorch, which is not installed", hint="pip install 'graphopt[distill]'"
+        ) from error
 
 
 def _some(names: Sequence[str]) -> str:

@@ -355,8 +355,7 @@ def test_help_says_what_the_library_does() -> None:
     words = " ".join(text.split())
     for heading in (*command.sections, "Examples", "Exit codes"):
         assert heading in text
-    given = [name for name in CRITERIA if name not in ("taylor", "fisher")]  # those need someone who differentiates
-    assert all(name in words for name in (*given, *RANKINGS, *plots.KINDS))
+    assert all(name in words for name in (*CRITERIA, *RANKINGS, *plots.KINDS))
     assert all(f"[default: {value}]" in words for value in ("obs", "global", "0.1"))
     assert max(map(len, text.splitlines())) <= 110
 

@@ -207,3 +207,31 @@ def test_a_model_of_which_everything_is_frozen() -> None:
 def test_a_goal_or_a_plan_but_not_both(goal: str | None, plan: str | None) -> None:
     with pytest.raises(UsageError):
         graphopt.prune(classifier(), goal, {"x": inputs()}, plan=plan)
+
+
+def test_polishing_comes_closer_and_is_reproducible() -> None:
+    pytest.importorskip("torch")
+    fresh = inputs(300, seed=9)
+    model = classifier(hidden=64)
+    wanted = run(model, {"x": fresh})[0]
+
+    def missed(pruned: ir.Model) -> float:
+        return float(np.square(run(pruned, {"x": fresh})[0] - wanted).mean() / wanted.var())
+
+    plain, polished, again = (
+        _prune(model, "macs=0.15", x=inputs(3000), polish=epochs, threads=1)[0] for epochs in (0, 10, 10)
+    )
+    assert missed(polished) < 0.9 * missed(plain)
+    assert _bytes(polished) == _bytes(again)
+
+
+def test_torch_differentiates_where_nobody_else_does() -> None:
+    pytest.importorskip("torch")
+    for name in ("taylor", "fisher"):
+        _, report = _prune(classifier(), importance=name)
+        assert report.after.macs <= 0.5 * report.before.macs
+
+
+def test_noise_is_not_polished_on() -> None:
+    _, report = graphopt.prune(classifier(), "macs=0.5", samples=64, polish=1, with_report=True)
+    assert any("nothing was polished" in note for note in report.notes)

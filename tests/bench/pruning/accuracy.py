@@ -1,6 +1,6 @@
 """What pruning without labels or training leaves of the accuracy, graphopt beside its peers.
 
-``python tests/bench/pruning/accuracy.py [--models ...] [--seeds ...] [--ratios ...] [--no-peers] [--json FILE]``.
+``python tests/bench/pruning/accuracy.py [--models ...] [--seeds ...] [--ratios ...] [--tools ...] [--json FILE]``.
 Exit code 1 if graphopt misses a bar of :data:`BARS`.
 """
 
@@ -117,7 +117,7 @@ def measure(trained: Trained, tool: str, wanted: float, prune: peers.Pruner | No
     except GraphoptError as error:
         return dataclasses.replace(empty, failure=error.message)
     except broken as error:
-        if tool == peers.GRAPHOPT:
+        if tool in (peers.GRAPHOPT, peers.POLISHED):
             raise  # a bug of ours, to be seen
         return dataclasses.replace(empty, failure=f"{type(error).__name__}: {runtime.trim(error, 40)}")
     after = models.score(logits, trained.y_test)
@@ -154,9 +154,9 @@ def summaries(runs: Iterable[Run]) -> list[Summary]:
 
 def missed(found: Summary) -> list[str]:
     """Which bars graphopt misses; other tools have none."""
-    if found.tool != peers.GRAPHOPT:
+    if found.tool not in (peers.GRAPHOPT, peers.POLISHED):
         return []
-    where = f"{found.model} at {found.wanted:g}x"
+    where = f"{found.tool}, {found.model} at {found.wanted:g}x"
     if found.failure:
         return [f"{where}: {found.failure}"]
     bar = BARS.get(found.wanted, Bar(0.0, 0.0))
@@ -193,10 +193,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", choices=IMAGES, default=list(IMAGES))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(models.SEEDS))
     parser.add_argument("--ratios", nargs="+", type=float, default=[2.0, 4.0, 8.0], help="times fewer MACs")
-    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--tools", nargs="+", choices=list(peers.PRUNERS), default=list(peers.PRUNERS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run there")
     options = parser.parse_args(arguments)
-    tools = list(peers.PRUNERS) if options.peers else [peers.GRAPHOPT]
+    tools = options.tools
     runs = []
     for name in options.models:
         loaded = [models.load(name, seed) for seed in options.seeds]

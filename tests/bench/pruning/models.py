@@ -147,6 +147,11 @@ def load(name: str, seed: int, folder: Path = datasets.FOLDER) -> Trained:
     return Trained(name, seed, path, {saved["input"]: calibration}, x_test, y_test, base)
 
 
+def unlabelled(trained: Trained, folder: Path = datasets.FOLDER) -> Array:
+    """All inputs that the model was trained on, without labels: what a polish may look at."""
+    return datasets.SOURCES[MODELS[trained.name].data](folder, trained.seed).x_train
+
+
 @functools.cache
 def recipe_hash(recipe: Recipe) -> str:
     """Differs for other recipes, other code of networks, data or training, and other versions of torch."""

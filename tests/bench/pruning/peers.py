@@ -14,19 +14,21 @@ from typing import Any, Final
 import numpy as np
 import onnx
 import torch
-from bench.pruning.models import Trained, exported
+from bench.pruning.models import Trained, exported, unlabelled
 
 import graphopt
 from graphopt import proto
 from graphopt.analysis.cost import costs
 
-__all__ = ["GRAPHOPT", "PRUNERS", "Pruner", "bisected", "macs", "with_graphopt"]
+__all__ = ["GRAPHOPT", "POLISHED", "PRUNERS", "Pruner", "bisected", "macs", "with_graphopt"]
 
 Array = np.ndarray[Any, Any]
 Pruner = Callable[[Trained, float], bytes]
 """Takes the model and the share of MACs to keep. Returns the model as bytes; unchanged where it can prune nothing."""
 
 GRAPHOPT: Final = "graphopt"
+POLISHED: Final = "graphopt --polish"
+_EPOCHS: Final = 4  # of polishing
 _STEPS: Final = 8
 _STARTS: Final = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6)  # Torch-Pruning leaves a layer alone that would lose everything
 
@@ -66,6 +68,12 @@ def with_graphopt(trained: Trained, share: float, **options: Any) -> bytes:
     options = {"goal": {"macs": share}, "calibration": trained.calibration, **options}
     model, _ = graphopt.prune(trained.onnx_path, with_report=True, **options)
     return bytes(proto.to_proto(model).SerializeToString())
+
+
+def _polished(trained: Trained, share: float) -> bytes:
+    """graphopt, which may look at all training inputs (at none of the labels)."""
+    (name,) = trained.calibration
+    return with_graphopt(trained, share, calibration={name: unlabelled(trained)}, polish=_EPOCHS)
 
 
 def _onnxsim(trained: Trained, share: float) -> bytes:
@@ -147,6 +155,7 @@ def _wanted(trained: Trained, share: float) -> float:
 
 PRUNERS: Final[Mapping[str, Pruner]] = {
     GRAPHOPT: with_graphopt,
+    POLISHED: _polished,
     "onnxsim L2": _onnxsim,
     "onnxsim Wanda": _onnxsim_wanda,
     "Torch-Pruning": _torch_pruning,
