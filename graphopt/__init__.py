@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from graphopt.verify.equivalence import validate
     from graphopt.version import __version__
 
-__all__ = ["GraphoptError", "__version__", "bench", "channels", "load", "optimize", "prune", "save", "torch", "validate"]
+__all__ = [
+    "GraphoptError",
+    "__version__",
+    "bench",
+    "channels",
+    "load",
+    "optimize",
+    "prune",
+    "save",
+    "torch",
+    "validate",
+]
 
 _HOME = {
     "GraphoptError": "graphopt.errors",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import graphopt
 from graphopt.cli.main import COMMANDS, main
@@ -46,11 +47,13 @@ def test_command_line(line: str, workplace: Path) -> None:
 
 def test_python(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(import graphopt.*?)```", README, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
+    x = np.load(workplace / "inputs.npz")["bytes"]
+    batches = [(torch.from_numpy(x), torch.tensor([1, 2]))]
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
-        assert (workplace / "smaller.onnx").is_file()
-        (workplace / "smaller.onnx").unlink()
+        exec(compile(block, "README.md", "exec"), {"batches": batches})
+        (written,) = [workplace / name for name in ("smaller.onnx", "tuned.onnx") if (workplace / name).is_file()]
+        written.unlink()
     assert "Proven equal" in capsys.readouterr().out
 
 

@@ -444,12 +444,11 @@ class _Job:
         """Says what was not reconstructed."""
         few = [one.layer for one in self._refits if not one.rows]
         if few:
-            self._notes.append(f"too few calibration samples to refit {_some(few)}")
+            self._notes.append(f"too few calibration samples (or too large numbers) to refit {_some(few)}")
         nested = [
             label(node)
             for node in self._graph.model.graph
-            for graph in walk.subgraphs(node)
-            if any(True for _ in find_layers(graph))
+            if any(True for graph in walk.subgraphs(node) for _ in find_layers(graph))
         ]
         if nested and self._settings.reconstruct:
             self._notes.append(f"layers in the bodies of {_some(nested)} are not refitted")
@@ -503,6 +502,8 @@ def _affordable(source: Any, model: ir.Model, most: int, limit: int) -> int:
     """How many calibration samples take no more than so many bytes."""
     from graphopt.datasets import bind
 
-    one = bind(source, model, samples=1)
+    leading = [value.shape[0] for value in model.graph.inputs if value.shape is not None and len(value.shape)]
+    fixed = max((size for size in leading if isinstance(size, int)), default=1)
+    one = bind(source, model, samples=max(1, fixed), at_most=True)
     size = sum(getattr(array, "nbytes", 0) for array in next(one.batches(1)).values())
     return max(_FEWEST, min(most, limit * one.group // max(1, size)))

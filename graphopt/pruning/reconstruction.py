@@ -63,11 +63,15 @@ class Refit:
 
 @dataclasses.dataclass(eq=False)
 class _Job:
-    """A layer to refit, as it is in the original and in the pruned model."""
+    """A layer to refit, as it is in the original and in the pruned model.
+
+    ``kept`` says of each axis of the result that shrinks what stays: the channels, and of a MatMul over tokens the
+    tokens too.
+    """
 
     original: Layer
     pruned: Layer
-    kept: Indices | None
+    kept: Sequence[tuple[int, Indices]]
     intercept: bool
     shortcut: tuple[ir.Value, ir.Value] | None
     bounds: tuple[float | None, float | None]
@@ -150,18 +154,21 @@ def _consume(iterator: Iterator[Any]) -> None:
 def _jobs(graph: ChannelGraph, gone: Mask, workpiece: Workpiece) -> Iterator[_Job]:
     """The layers whose results removal changes, and which a fit can bring back."""
     changed = _Changes(graph, gone)
-    for number, layer in enumerate(find_layers(graph.model.graph)):
+    for order, layer in enumerate(find_layers(graph.model.graph)):
         copy = workpiece.node(layer.node)
         pruned = layer_of(copy) if copy.graph is not None else None
         if pruned is None or not layer.is_float or not changed.by(layer.node):
             continue
+        if not layer.alpha or _adds_more(pruned):
+            continue
         if pruned.groups != layer.groups and layer.columns // layer.window > 1 and pruned.groups == 1:
             continue
         axes = graph.linker.of(layer.output) or ()
-        kept = graph.kept(axes[layer.output_axis], gone) if axes else None
+        places = [(number, graph.kept(axis, gone)) for number, axis in enumerate(axes)]
+        kept = [(number, own) for number, own in places if own is not None]
         shortcut = _shortcut(layer, workpiece)
         bounds = _bounds(layer, 1 if shortcut is None else 2)
-        yield _Job(layer, pruned, kept, _has_bias(pruned), shortcut, bounds, number)
+        yield _Job(layer, pruned, kept, _has_bias(pruned), shortcut, bounds, order)
 
 
 class _Changes:
@@ -232,11 +239,22 @@ def _has_bias(layer: Layer) -> bool:
     """Whether there is a bias, or room for one that costs nothing."""
     if layer.node.op_type == "MatMul":
         return _bias_sum(layer.node) is not None
-    bias = layer.node.inputs[2] if len(layer.node.inputs) > 2 else None
-    if bias is None:
+    return bool(_beta(layer.node)) and not _adds_more(layer)
+
+
+def _beta(node: ir.Node) -> float:
+    return node.attributes.get_float("beta", 1.0) if node.op_type == "Gemm" else 1.0
+
+
+def _adds_more(layer: Layer) -> bool:
+    """Whether the node adds something that is no bias: computed, or another number for each row."""
+    added = layer.node.inputs[2] if layer.node.op_type != "MatMul" and len(layer.node.inputs) > 2 else None
+    if added is None or not _beta(layer.node):
+        return False
+    tensor = constants.constant(added)
+    if tensor is None:
         return True
-    tensor = constants.constant(bias)
-    return tensor is not None and tensor.size == layer.groups * layer.outputs
+    return tensor.size != 1 and (tensor.size != layer.groups * layer.outputs or tensor.shape.numpy()[-1] != tensor.size)
 
 
 def _bias_sum(node: ir.Node) -> tuple[ir.Node, int] | None:
@@ -272,12 +290,13 @@ def _gather(jobs: Sequence[_Job], original: Stages, pruned: Stages, stage: int, 
     for batch, found in enumerate(original.run(stage, list(wanted))):
         count = 1
         for job in jobs:
-            y = _picked(found[job.original.output], job)
+            whole = found[job.original.output]
+            y = _picked(whole, job)
             count = y.shape[0] if y.ndim else 1
             offset_by = None
-            if job.shortcut is not None:
+            if job.shortcut is not None and found[job.shortcut[0]].shape == whole.shape:
                 wanted_sum, own = _picked(found[job.shortcut[0]], job), pruned.available(job.shortcut[1], batch)
-                if wanted_sum.shape == y.shape == own.shape:
+                if own.shape == y.shape:
                     y, offset_by = y + (wanted_sum - own), own
             x = pruned.available(job.pruned.input, batch)
             _add(job, x, y, offset_by, batches=batches, batch=batch, offset=offset, seed=seed)
@@ -285,7 +304,9 @@ def _gather(jobs: Sequence[_Job], original: Stages, pruned: Stages, stage: int, 
 
 
 def _picked(y: Array, job: _Job) -> Array:
-    return y if job.kept is None else y.take(job.kept, job.original.output_axis)
+    for axis, places in job.kept:
+        y = y.take(places, axis)
+    return y
 
 
 def _add(
@@ -294,7 +315,7 @@ def _add(
     """Collects rows of one batch; ``added`` is what comes on top of the results before the activation."""
     layer = job.pruned
     positions = layer.positions(y.shape)
-    if not positions:
+    if not positions or not layer.gives(x, y.shape):
         return
     total = positions * batches
     columns = layer.columns
@@ -311,7 +332,8 @@ def _add(
     held_out = samples % _HELD_OUT == _HELD_OUT - 1
     if not held_out.any() and batches < _HELD_OUT:
         held_out = chosen % _HELD_OUT == _HELD_OUT - 1
-    rows, results = layer.rows(x, y.shape, picks), layer.results(y, picks)
+    with np.errstate(over="ignore"):
+        rows, results = layer.rows(x, y.shape, picks), layer.results(y, picks)
     if job.train is None:
         kind = Rows if min(total, limit) * columns * layer.groups <= _LARGEST else Moments
         job.train, job.held_out = (kind(layer.groups, columns, layer.outputs) for _ in range(2))
@@ -323,7 +345,8 @@ def _add(
         assert samples_of is not None
         if own.any():
             cut = [None if one is None else one[:, own] for one in bounds]
-            samples_of.add(rows[:, own], results[:, own], *(cut if isinstance(samples_of, Rows) else ()))
+            with np.errstate(over="ignore", invalid="ignore"):
+                samples_of.add(rows[:, own], results[:, own], *(cut if isinstance(samples_of, Rows) else ()))
 
 
 def _bias_on_top(layer: Layer) -> Array:
@@ -337,13 +360,18 @@ def _bias_on_top(layer: Layer) -> Array:
 
 
 def _fit(job: _Job) -> Fit | None:
-    """The best fit to what was gathered; ``None`` where that is too little."""
+    """The best fit to what was gathered; ``None`` where that is too little, or beyond what floats hold."""
     layer, train, held_out = job.pruned, job.train, job.held_out
     job.train = job.held_out = None
     if train is None or held_out is None or not train.count or not held_out.count:
         return None
     weight = layer.matrix().astype(np.float64) * layer.alpha
-    return best_fit(train, held_out, weight, intercept=job.intercept)
+    with np.errstate(over="ignore", invalid="ignore"):
+        fit = best_fit(train, held_out, weight, intercept=job.intercept)
+        found = [layer.from_matrix(fit.weight / layer.alpha)]
+        if fit.bias is not None:
+            found.append((fit.bias / (_beta(layer.node) or 1.0)).astype(layer.weight.dtype.numpy()))
+    return fit if all(np.isfinite(array.astype(np.float64)).all() for array in found) else None
 
 
 def _report(job: _Job, fit: Fit | None) -> Refit:
@@ -360,8 +388,7 @@ def _write(layer: Layer, fit: Fit, workpiece: Workpiece) -> None:
     dtype = layer.weight.dtype.numpy()
     bias: Array = fit.bias.reshape(-1)
     if layer.node.op_type != "MatMul":
-        beta = layer.node.attributes.get_float("beta", 1.0) if layer.node.op_type == "Gemm" else 1.0
-        _set(layer.node, 2, (bias / beta).astype(dtype), workpiece)
+        _set(layer.node, 2, (bias / _beta(layer.node)).astype(dtype), workpiece)
         return
     found = _bias_sum(layer.node)
     assert found is not None

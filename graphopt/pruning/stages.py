@@ -1,7 +1,8 @@
 """Runs a model piece by piece over calibration batches, so that layers can be changed between the pieces.
 
 The nodes are cut into *stages* at chosen layers: a layer stands one stage after everything it reads, any other node in
-the latest stage of what it reads. Each stage runs once on each batch, from what earlier stages left, so that the cost
+the latest stage of what it reads. Constant nodes are of no stage but part of each that reads them, since shapes follow
+from them. Each stage runs once on each batch, from what earlier stages left, so that the cost
 is that of one forward pass however many layers there are.
 """
 
@@ -99,6 +100,8 @@ class Stages:
 
     def _sort(self, cuts: set[ir.Node]) -> None:
         for node in self._model.graph:
+            if _is_constant(node):
+                continue
             read = _reads(node)
             stage = max((self.stage_of(value) for value in read), default=0) + (node in cuts)
             self.stage[node] = stage
@@ -118,7 +121,7 @@ class Stages:
     def is_kept(self, value: ir.Value, stage: int) -> bool:
         """Whether :meth:`available` has the value after the stages before ``stage``."""
         given = value.is_graph_input() and not value.is_initializer()
-        computed = value.producer() is not None and self.stage_of(value) < stage <= self._last.get(value, -1)
+        computed = value.producer() in self.stage and self.stage_of(value) < stage <= self._last.get(value, -1)
         return given or computed
 
     def run(self, stage: int, extra: Sequence[ir.Value] = ()) -> Iterator[dict[ir.Value, Any]]:
@@ -177,11 +180,19 @@ class Stages:
             array = self._cache.get(batch, value.name or "")
             if isinstance(array, np.ndarray) and array.dtype.kind != "O":
                 value.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
-                value.shape = ir.Shape([None] * array.ndim)
+                value.shape = ir.Shape(self._shape(value.name or "", array))
         for value in graph.outputs:
             value.shape = None
         part = ir.Model(graph, ir_version=self._model.ir_version)
         return runtime.open_session(part, **self._session), [value.name or "" for value in inputs]
+
+    def _shape(self, name: str, array: np.ndarray[Any, Any]) -> list[int | None]:
+        """What to say of a shape: of a list of sizes its length, without which Resize does not load."""
+        if array.ndim == 1 and array.dtype.kind == "i":
+            lengths = {np.shape(self._cache.get(batch, name)) for batch in range(len(self._batches))}
+            if len(lengths) == 1:
+                return [*array.shape]
+        return [None] * array.ndim
 
 
 def observe(
@@ -238,13 +249,17 @@ def _reads(node: ir.Node) -> list[ir.Value]:
     return list(found)
 
 
+def _is_constant(node: ir.Node) -> bool:
+    return node.op_type == "Constant" and not node.domain
+
+
 def _needed(outputs: Iterable[ir.Value], own: set[ir.Node]) -> set[ir.Node]:
-    """The nodes among ``own`` that compute ``outputs``."""
+    """The nodes among ``own`` that compute ``outputs``, and constants."""
     needed: set[ir.Node] = set()
     pending = [value.producer() for value in outputs]
     while pending:
         node = pending.pop()
-        if node is None or node in needed or node not in own:
+        if node is None or node in needed or not (node in own or _is_constant(node)):
             continue
         needed.add(node)
         pending.extend(value.producer() for value in _reads(node))

@@ -10,11 +10,11 @@ import onnx_ir as ir
 
 from graphopt.errors import UsageError
 from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
-from graphopt.pruning.block_choice import choose
-from graphopt.pruning.block_dropping import drop_in_place, zeroed
-from graphopt.pruning.block_scores import Measure, influence
-from graphopt.pruning.blocks import Block, find
-from graphopt.pruning.merging import merge_linears
+from graphopt.pruning.depth.blocks import Block, find
+from graphopt.pruning.depth.choice import choose
+from graphopt.pruning.depth.dropping import drop_in_place, zeroed
+from graphopt.pruning.depth.merging import merge_linears
+from graphopt.pruning.depth.scores import Measure, influence
 
 if TYPE_CHECKING:
     from graphopt.datasets import Bound

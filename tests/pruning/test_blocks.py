@@ -13,10 +13,10 @@ from harness import feeds, lines, parse, run
 
 from graphopt import walk
 from graphopt.errors import ModelError, UsageError
-from graphopt.pruning.block_choice import choose
-from graphopt.pruning.block_dropping import drop, gated, zeroed
-from graphopt.pruning.block_scores import influence
-from graphopt.pruning.blocks import Block, find, saving_of
+from graphopt.pruning.depth.blocks import Block, find, saving_of
+from graphopt.pruning.depth.choice import choose
+from graphopt.pruning.depth.dropping import drop, gated, zeroed
+from graphopt.pruning.depth.scores import influence
 
 RANDOM = np.random.default_rng(0)
 

@@ -9,8 +9,8 @@ from zoo.catalogue import ARCHITECTURES
 from zoo.checks import distance, feeds, run
 
 from graphopt import proto
-from graphopt.pruning.block_dropping import drop, zeroed
-from graphopt.pruning.blocks import find
+from graphopt.pruning.depth.blocks import find
+from graphopt.pruning.depth.dropping import drop, zeroed
 
 BLOCKS = {
     "vgg": 0,

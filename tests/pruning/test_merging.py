@@ -10,7 +10,7 @@ import pytest
 from harness import feeds, lines, parse, run
 
 from graphopt import proto
-from graphopt.pruning.merging import merge_linears
+from graphopt.pruning.depth.merging import merge_linears
 
 RANDOM = np.random.default_rng(0)
 

@@ -69,7 +69,7 @@ def obs(evidence: Evidence) -> list[Ranking]:
 def _bunches(by_group: dict[int, list[Consumer]]) -> Iterator[list[int]]:
     """Groups whose covariances fit into memory together."""
     bunch: list[int] = []
-    inputs: dict[tuple[ir.Value, int, int], int] = {}
+    inputs: dict[tuple[Any, ...], int] = {}
     for group, consumers in by_group.items():
         own = {_key(one.layer): 4 * one.layer.groups * one.layer.columns**2 for one in consumers}
         if bunch and sum((inputs | own).values()) > _MEMORY:
@@ -109,12 +109,13 @@ def _covariances(evidence: Evidence, layers: list[Layer]) -> dict[tuple[Any, ...
                 random = np.random.default_rng([evidence.seed, number, batch])
                 picks = np.sort(random.choice(positions, limit, replace=False))
             if positions:
-                moments[key].add(layer.rows(found[layer.input], shape, picks))
+                with np.errstate(over="ignore", invalid="ignore"):
+                    moments[key].add(layer.rows(found[layer.input], shape, picks))
     return moments
 
 
 class _Part:
-    """One group of one consumer: what is left of its weight and of the inverse of its covariance.
+    """One group of layers that read the same: what is left of their weights and of the inverse of their covariance.
 
     Attributes:
         units: The units that are left, by number.
@@ -122,7 +123,7 @@ class _Part:
 
     def __init__(self, weight: Array, covariance: Array, columns: Array, units: Indices) -> None:
         """Args:
-        weight: ``(outputs, columns)``.
+        weight: ``(outputs, columns)``, scaled so that what each layer gives has the variance 1.
         covariance: ``(columns, columns)``.
         columns: ``(units, width)``: those of each unit.
         units: Their numbers.
@@ -132,8 +133,7 @@ class _Part:
         damped = covariance.astype(np.float64)  # float32 loses definiteness after some steps
         diagonal = np.einsum("cc->c", damped)  # a view
         diagonal += _DAMPING * max(float(diagonal.mean()), 1e-12)
-        self._weight = weight.astype(np.float64)
-        self._scale = max(float(np.einsum("oc,oc->", weight @ covariance, weight, dtype=np.float64)), 1e-12)
+        self._weight = weight
         self._inverse = inverse(damped)
 
     def costs(self) -> Array:
@@ -141,7 +141,7 @@ class _Part:
         blocks = self._inverse[self._columns[:, :, None], self._columns[:, None, :]]
         weights = self._weight[:, self._columns].transpose(1, 2, 0)  # (units, width, outputs)
         solved = np.linalg.solve(blocks, weights)
-        costs: Array = np.einsum("uwo,uwo->u", weights, solved) / self._scale
+        costs: Array = np.einsum("uwo,uwo->u", weights, solved)
         return costs
 
     def remove(self, places: Indices) -> float:
@@ -156,7 +156,7 @@ class _Part:
         self.units = np.delete(self.units, places)
         self._columns = np.delete(self._columns, places, axis=0)
         self._forget(gone)
-        return float(np.einsum("jo,oj->", solved, weight)) / self._scale
+        return float(np.einsum("jo,oj->", solved, weight))
 
     def _forget(self, gone: Indices) -> None:
         """Columns that are gone stay where they are until they are many: moving the others costs as much as a step."""
@@ -179,25 +179,30 @@ class _Elimination:
     ) -> None:
         self._group = group
         self._units = np.array([unit.index for unit in group.units], np.int64)
-        self._parts = [
-            part for consumer in consumers for part in self._split(consumer, covariances[_key(consumer.layer)])
-        ]
+        alike: dict[tuple[Any, ...], list[Consumer]] = collections.defaultdict(list)
+        for consumer in consumers:
+            alike[_key(consumer.layer)].append(consumer)
+        self._parts = [part for key, own in alike.items() for part in self._split(own, covariances[key])]
 
-    def _split(self, consumer: Consumer, moments: Moments) -> Iterator[_Part]:
-        layer = consumer.layer
-        matrix, covariance = layer.matrix(), moments.covariance()
-        each = len(consumer.units) // layer.groups
+    def _split(self, consumers: list[Consumer], moments: Moments) -> Iterator[_Part]:
+        """The parts of consumers that read the same rows."""
+        layer, every = consumers[0].layer, consumers[0].units
+        matrices = [consumer.layer.matrix() for consumer in consumers]
+        with np.errstate(over="ignore", invalid="ignore"):
+            covariance = moments.covariance()
+        each = len(every) // layer.groups
         for number in range(layer.groups):
-            units = consumer.units[number * each : (number + 1) * each]
+            units = every[number * each : (number + 1) * each]
             channels = np.flatnonzero(np.isin(units, self._units))
-            if not len(channels):
-                continue
+            if not len(channels) or not np.isfinite(covariance[number]).all():
+                continue  # what overflowed says nothing; the weights will
             present, counts = np.unique(units[channels], return_counts=True)
             if len(set(counts.tolist())) != 1:
                 continue  # a unit with more lanes than another here: nothing that a table could hold
             channels = channels[np.argsort(units[channels], kind="stable")]
             columns = layer.columns_of(channels).reshape(len(present), -1)
-            yield _Part(matrix[number], covariance[number], columns, present)
+            weights = [_scaled(matrix[number], covariance[number]) for matrix in matrices]
+            yield _Part(np.concatenate(weights), covariance[number], columns, present)
 
     def run(self) -> Ranking:
         """The order in which the units go, and the error after each."""
@@ -214,8 +219,8 @@ class _Elimination:
             where = [place[np.searchsorted(self._units, part.units, sorter=place)] for part in self._parts]
             for part, at in zip(self._parts, where, strict=True):
                 costs[at] += part.costs()
-            costs[~alive] = np.inf
-            chosen = np.argsort(costs, kind="stable")[: min(step, int(alive.sum()))]
+            left = np.flatnonzero(alive)
+            chosen = left[np.argsort(costs[left], kind="stable")[:step]]
             alive[chosen] = False
             if alive.any():
                 gone = [np.flatnonzero(np.isin(at, chosen)) for at in where]
@@ -226,3 +231,11 @@ class _Elimination:
             harm.extend((harm[-1] + np.cumsum(share) * max(total, 0.0)).tolist())
             order.extend(chosen.tolist())
         return Ranking(self._group, self._units[order], np.array(harm))
+
+
+def _scaled(weight: Array, covariance: Array) -> Array:
+    """A weight whose results have the variance 1 all together."""
+    weight = weight.astype(np.float64)
+    variance = float(np.einsum("oc,oc->", weight @ covariance, weight))
+    scaled: Array = weight / np.sqrt(max(variance, 1e-12))
+    return scaled

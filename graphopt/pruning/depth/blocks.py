@@ -21,7 +21,7 @@ import onnx_ir as ir
 from graphopt.analysis.constants import FLOAT_TYPES
 from graphopt.channels.units import Saving
 from graphopt.names import label, operator
-from graphopt.pruning.block_survey import Survey
+from graphopt.pruning.depth.survey import Survey
 
 __all__ = ["SKIP_NORMS", "Block", "find", "saving_of"]
 

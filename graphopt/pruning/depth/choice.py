@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from graphopt.errors import UsageError
-from graphopt.pruning.block_dropping import outermost
-from graphopt.pruning.blocks import Block, saving_of
+from graphopt.pruning.depth.blocks import Block, saving_of
+from graphopt.pruning.depth.dropping import outermost
 from graphopt.pruning.goal import Goal
 
 __all__ = ["Scorer", "choose"]

@@ -14,7 +14,7 @@ from graphopt.analysis import constants
 from graphopt.errors import NotEquivalent, UsageError
 from graphopt.names import Names, label, operator
 from graphopt.pipeline.runner import drop_initializer_inputs
-from graphopt.pruning.blocks import SKIP_NORMS, Block
+from graphopt.pruning.depth.blocks import SKIP_NORMS, Block
 from graphopt.rewrite import edit
 
 if TYPE_CHECKING:

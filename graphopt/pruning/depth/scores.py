@@ -18,8 +18,8 @@ import onnx_ir as ir
 
 from graphopt.errors import ModelError, UsageError
 from graphopt.names import operator
-from graphopt.pruning.block_dropping import gated
-from graphopt.pruning.blocks import Block
+from graphopt.pruning.depth.blocks import Block
+from graphopt.pruning.depth.dropping import gated
 
 if TYPE_CHECKING:
     from graphopt.verify.feeds import Feeds

@@ -1,0 +1,1 @@
+"""Depth: residual blocks are found, scored by how little they change, and dropped."""
