@@ -67,7 +67,9 @@ def compare(
 
 def _share(sums: Array) -> float:
     error, total, squares, count = (float(number) for number in sums)
-    return error / max(squares - total**2 / count, 1e-30)
+    variance = squares - total**2 / count
+    # What never changes has no variance; its own size is the scale then.
+    return error / max(variance if variance > 1e-12 * squares else squares, 1e-30)
 
 
 def _check_finite(name: str, expected: Array, got: Array) -> None:

@@ -167,8 +167,8 @@ class Layer:
     def gives(self, x: Array, output: Sequence[int]) -> bool:
         """Whether an input has as many samples (or tokens) as an output of this shape."""
         if self._is_convolution:
-            return x.shape[0] == output[0]
-        return x.shape[:-1] == tuple(output[:-1])
+            return bool(x.shape[0] == output[0])
+        return bool(x.shape[:-1] == tuple(output[:-1]))
 
     def rows(self, x: Array, output: Sequence[int], picks: Indices | None = None) -> Array:
         """The rows behind positions of the output: float32 ``(groups, rows, columns)``.

@@ -266,7 +266,7 @@ class Fit:
         return cls(arrays["weight"], arrays.get("bias"), None if np.isnan(ridge) else ridge, before, after, int(rows))
 
 
-def best_fit(train: Samples, held_out: Samples, weight: Array, *, intercept: bool) -> Fit:
+def best_fit(train: Samples, held_out: Samples, weight: Array, *, intercept: bool, movable: bool = True) -> Fit:
     """The weight near ``weight`` that comes closest to the results.
 
     The strength of the ridge is the one that does best on ``held_out``; where none beats ``weight`` with the best bias,
@@ -277,6 +277,7 @@ def best_fit(train: Samples, held_out: Samples, weight: Array, *, intercept: boo
         held_out: The others, at least one.
         weight: ``(groups, outputs, columns)``.
         intercept: Whether there is a bias that can be set.
+        movable: Whether the weight can be; else it is only the bias.
     """
     weight = weight.astype(np.float64)
     scale = max(held_out.variance(centred=intercept), 1e-30)
@@ -285,6 +286,9 @@ def best_fit(train: Samples, held_out: Samples, weight: Array, *, intercept: boo
         return held_out.error(candidate, train.bias(candidate) if intercept else None) / scale
 
     before = missed(weight)
+    if not movable:
+        train.join(held_out)
+        return Fit(weight, train.bias(weight) if intercept else None, None, before, before, train.count)
     found: dict[int, float] = {}
 
     def attempt(place: int) -> float:

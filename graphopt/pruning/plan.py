@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
@@ -19,7 +19,7 @@ from graphopt.version import __version__
 if TYPE_CHECKING:
     from graphopt.channels.groups import ChannelGraph
 
-__all__ = ["Plan", "Settings", "digest_of"]
+__all__ = ["Plan", "Settings", "digest_of", "digest_of_weights"]
 
 _FORMAT = "graphopt-plan"
 _VERSION = 1
@@ -93,7 +93,8 @@ class Plan:
         found = []
         for name, places in self.removed.items():
             group = groups.get(name)
-            if group is None or any(not 0 <= place < len(group.units) for place in places):
+            size = 0 if group is None else len(group.units)
+            if group is None or size != self.sizes[name] or any(not 0 <= place < size for place in places):
                 raise UsageError(
                     f"the plan takes units out of '{name}' that the model does not have",
                     hint="The plan was changed by hand, or made by another version.",
@@ -142,10 +143,10 @@ class Plan:
             return cls(
                 str(data["model"]),
                 str(data["goal"]),
-                Settings(**settings),
+                _settings(settings),
                 str(data["data"]),
-                {name: [int(place) for place in one["remove"]] for name, one in groups.items()},
-                {name: int(one["of"]) for name, one in groups.items()},
+                {name: [_whole(place) for place in one["remove"]] for name, one in groups.items()},
+                {name: _whole(one["of"]) for name, one in groups.items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{where} is no plan of graphopt's: {error}") from error
@@ -172,6 +173,25 @@ class Plan:
         return cls.from_json(text, str(path))
 
 
+def _whole(number: object) -> int:
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise TypeError(f"{number!r} is no whole number")
+    return number
+
+
+def _settings(given: Mapping[str, Any]) -> Settings:
+    """Settings whose values are of the kind of the defaults."""
+    settings = Settings(**given)
+    for field in dataclasses.fields(Settings):
+        value = getattr(settings, field.name)
+        if field.name == "threads" and value is None:
+            continue
+        kind = int if field.name == "threads" else type(field.default)
+        if type(value) is not kind:
+            raise TypeError(f"{field.name} cannot be {value!r}")
+    return settings
+
+
 def digest_of(model: ir.Model) -> str:
     """A digest of a model's structure: operators, names, shapes and dtypes, but no weights."""
     found = hashlib.sha256()
@@ -187,4 +207,16 @@ def digest_of(model: ir.Model) -> str:
     for node in model.graph:
         names = [value.name if value is not None else "" for value in (*node.inputs, *node.outputs)]
         note(node.domain, node.op_type, node.name, *names, *sorted(node.attributes))
+    return found.hexdigest()
+
+
+def digest_of_weights(model: ir.Model) -> str:
+    """A digest of all that :func:`digest_of` leaves out: weights, attributes and bodies, as they would be saved."""
+    found = hashlib.sha256()
+    for _, value in sorted(model.graph.initializers.items()):
+        if value.const_value is not None:
+            found.update(value.const_value.tobytes())
+    for node in model.graph:
+        for _, attribute in sorted(node.attributes.items()):
+            found.update(ir.to_proto(attribute).SerializeToString(deterministic=True))
     return found.hexdigest()

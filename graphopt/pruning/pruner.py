@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import importlib
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,18 +25,18 @@ from graphopt.interop.kinds import Source
 from graphopt.names import label
 from graphopt.pipeline.report import Summary
 from graphopt.pruning import allocation, fidelity, sensitivity
+from graphopt.pruning.calibration import Calibration
 from graphopt.pruning.expense import Expense
 from graphopt.pruning.goal import Goal
 from graphopt.pruning.importance import Evidence, Gradients, Ranking, criterion
 from graphopt.pruning.layers import find_layers
-from graphopt.pruning.plan import Plan, Settings, digest_of
+from graphopt.pruning.plan import Plan, Settings, digest_of, digest_of_weights
 from graphopt.pruning.reconstruction import Refit, reconstruct
 from graphopt.pruning.report import GroupOutcome, PruneReport, Size
 from graphopt.pruning.rundirectory import RunDirectory
 from graphopt.pruning.targets import Target
 
 if TYPE_CHECKING:
-    from graphopt.datasets import Bound
     from graphopt.pruning.latency.table import LatencyTable
 
 __all__ = ["prune"]
@@ -45,16 +44,8 @@ __all__ = ["prune"]
 Progress = Callable[[str, float | None], None]
 Ranker = Callable[[Evidence], list[Ranking]]
 
-_SYNTHETIC = "no calibration inputs were given: noise stood in for them, and accuracy is likely to suffer"
-_COMPARED = 256  # samples beside those that are fitted to, on which outputs are compared, at least
-_HELD_OUT = 0.1  # of the samples, where there are too few for that
 _SHOWN = 3  # names in a note
 _DIFFERENTIATED = ("taylor", "fisher")
-_MOST = 2048  # samples, unless more are asked for
-_BYTES = 1 << 28  # of them likewise
-_TRAINED = 1 << 16  # samples to polish on, at most
-_MEMORY = 1 << 30  # bytes of them likewise
-_FEWEST = 16  # samples below which none are held out
 
 
 def prune(
@@ -146,12 +137,13 @@ def prune(
             hint='Give goal={"macs": 0.5}, or a plan.',
         )
     wanted = None if goal is None else Goal.of(goal)
+    _check_numbers(keep, multiple, polish, seed, threads)
     given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
     settings = Settings(
         importance if isinstance(importance, str) else "",
         ranking,
         granularity,
-        tuple(allow_interface),
+        _patterns(allow_interface),
         optimize,
         reconstruct,
         polish,
@@ -178,7 +170,7 @@ def prune(
     else:
         assert wanted is not None
         rankings = job.rank(ranker, gradients)
-        limits = {"groups": tuple(groups), "exclude": tuple(exclude), "keep": keep}
+        limits = {"groups": _patterns(groups), "exclude": _patterns(exclude), "keep": keep}
         target = job.target(wanted, latency_table, latency_batch)
         chosen = job.allocate(rankings, target, multiple, limits)
     result = job.carry_out(chosen)
@@ -232,16 +224,29 @@ class _Job:
         if self._settings.optimize:
             model = self._optimized(model)
         with self._timed("data"):
-            self._data = self._bound(model, calibration, preprocess)
+            settings = self._settings
+            self._data = Calibration.of(
+                calibration,
+                model,
+                samples=settings.samples,
+                preprocess=preprocess,
+                seed=settings.seed,
+                train=settings.polish > 0,
+            )
+            self._notes += self._data.notes
+            self._settings = dataclasses.replace(settings, samples=settings.samples or len(self._data.fitted))
             self._before = self._size(original)
-            self._batches = list(self._data.batches(self._settings.batch))
+            self._batches = list(self._data.fitted.batches(settings.batch))
         with self._timed("analyze"):
             self._graph = analyze(
                 model,
                 granularity=self._settings.granularity,
                 allow_interface=self._settings.allow_interface,
             )
-        self._directory.open(digest_of(model), self._data.digest, self._settings)
+        if self._directory.keeps:
+            self._directory.open(
+                f"{digest_of(model)} {digest_of_weights(model)}", self._data.fitted.digest, self._settings
+            )
 
     def _optimized(self, model: ir.Model) -> ir.Model:
         from graphopt.optimizer import optimize
@@ -252,40 +257,10 @@ class _Job:
         found: ir.Model = result
         return found
 
-    def _bound(self, model: ir.Model, calibration: Any, preprocess: str) -> Bound:
-        from graphopt.datasets import bind, open_dataset
-        from graphopt.datasets.synthetic import synthetic
-
-        settings = self._settings
-        self._is_synthetic = calibration is None
-        if calibration is None:
-            self._notes.append(_SYNTHETIC)
-            source: Any = synthetic(model, settings.samples or _FEWEST, settings.seed)
-        elif isinstance(calibration, str | Path):
-            source = open_dataset(calibration, preprocess=preprocess)
-        else:
-            source = calibration
-        at_most = not settings.samples
-        if at_most:
-            self._settings = settings = dataclasses.replace(settings, samples=_affordable(source, model, _MOST, _BYTES))
-            if self._is_synthetic:
-                source = synthetic(model, settings.samples, settings.seed)
-        extra = max(_COMPARED, math.ceil(settings.samples * _HELD_OUT))
-        # What is polished on comes from the same source, less what outputs are compared on.
-        wanted = max(settings.samples, _affordable(source, model, _TRAINED, _MEMORY) if settings.polish else 0)
-        bound = bind(source, model, samples=wanted + extra, seed=settings.seed, at_most=at_most or bool(settings.polish))
-        self._notes += bound.notes
-        if len(bound) < _FEWEST * bound.group:
-            self._held_out = self._more = bound
-            return bound
-        share = _HELD_OUT if len(bound) < wanted + extra else extra / (wanted + extra)
-        self._more, self._held_out = bound.split(1 - share, settings.seed)
-        return self._more.take(min(settings.samples, len(self._more)), settings.seed)
-
     @functools.cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Of one run of one sample, or of as few as the model takes."""
-        feeds = next(iter(self._data.batches(1)))
+        feeds = next(iter(self._data.fitted.batches(1)))
         return {name: tuple(array.shape) for name, array in feeds.items() if hasattr(array, "shape")}
 
     # -- what goes ---------------------------------------------------------------------------------------------------
@@ -312,7 +287,7 @@ class _Job:
     def target(self, goal: Goal, table: Any, batch: int) -> Target:
         """What a removal leaves of what the goal limits."""
         with self._timed("target"):
-            feeds = next(iter(self._data.batches(batch)))
+            feeds = next(iter(self._data.fitted.batches(batch)))
             save = self._directory.save_latency_table
             if isinstance(table, str | Path) and not Path(table).exists():
                 table, save = None, functools.partial(_save_table, Path(table))
@@ -355,7 +330,7 @@ class _Job:
 
     def follow(self, plan: Plan) -> _Choice:
         """Chooses what a plan says."""
-        if self._data.digest != plan.data and not self._is_synthetic:
+        if self._data.fitted.digest != plan.data and not self._data.is_synthetic:
             self._notes.append("the calibration inputs are others than those of the plan")
         return _Choice(plan.units(self._graph), [])
 
@@ -393,14 +368,14 @@ class _Job:
 
     def _polished(self, pruned: ir.Model) -> ir.Model:
         """Trained to give what the original gives, on as many inputs as there are."""
-        if self._is_synthetic:
+        if self._data.is_synthetic:
             self._notes.append("nothing was polished: that needs real inputs")
             return pruned
         settings = self._settings
         polished: ir.Model = _with_torch("polish").polish(
             pruned,
             self._graph.model,
-            list(self._more.batches(settings.batch)),
+            list(self._data.trained.batches(settings.batch)),
             epochs=settings.polish,
             seed=settings.seed,
             batch=settings.batch,
@@ -413,8 +388,10 @@ class _Job:
         """Counts and compares."""
         assert self._result is not None
         with self._timed("compare"):
-            held_out = list(self._held_out.batches(self._settings.batch))
-            found = fidelity.compare(self._graph.model, self._result, held_out, self._held_out.labels, **self._running)
+            held_out = list(self._data.held_out.batches(self._settings.batch))
+            found = fidelity.compare(
+                self._graph.model, self._result, held_out, self._data.held_out.labels, **self._running
+            )
         self._note_refits()
         removed = set(choice.units)
         if plan is None:
@@ -460,7 +437,7 @@ class _Job:
         }
         taken = {name: own for name, own in places.items() if own}
         sizes = {group.name: len(group.units) for group in self._graph.groups if group.name in taken}
-        digest = "" if self._is_synthetic else self._data.digest
+        digest = "" if self._data.is_synthetic else self._data.fitted.digest
         return Plan(digest_of(self._graph.model), goal, self._settings, digest, taken, sizes)
 
     def _size(self, model: ir.Model) -> Size:
@@ -470,6 +447,25 @@ class _Job:
         counted = costs(model, input_shapes={name: one for name, one in self._shapes.items() if name in shapes})
         summary = Summary.of(model)
         return Size(counted.macs, parameters(model), summary.weight_bytes, summary.nodes)
+
+
+def _check_numbers(keep: float, multiple: int | None, polish: int, seed: int, threads: int | None) -> None:
+    """That options are numbers that make sense; the others are checked where they are used."""
+    if not isinstance(keep, int | float) or not 0 <= keep <= 1:
+        raise UsageError(f"keep={keep!r} is no share", hint="Give a number from 0 to 1.")
+    for name, number, least in (
+        ("multiple", multiple, 1),
+        ("threads", threads, 1),
+        ("seed", seed, 0),
+        ("polish", polish, 0),
+    ):
+        if number is not None and (not isinstance(number, int) or number < least):
+            raise UsageError(f"{name}={number!r} makes no sense", hint=f"Give a whole number from {least} on.")
+
+
+def _patterns(given: Iterable[str]) -> tuple[str, ...]:
+    """Patterns as a tuple; a string is one."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _save_table(path: Path, table: LatencyTable) -> None:
@@ -496,14 +492,3 @@ def _some(names: Sequence[str]) -> str:
     """A few of many names."""
     shown = ", ".join(names[:_SHOWN])
     return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
-
-
-def _affordable(source: Any, model: ir.Model, most: int, limit: int) -> int:
-    """How many calibration samples take no more than so many bytes."""
-    from graphopt.datasets import bind
-
-    leading = [value.shape[0] for value in model.graph.inputs if value.shape is not None and len(value.shape)]
-    fixed = max((size for size in leading if isinstance(size, int)), default=1)
-    one = bind(source, model, samples=max(1, fixed), at_most=True)
-    size = sum(getattr(array, "nbytes", 0) for array in next(one.batches(1)).values())
-    return max(_FEWEST, min(most, limit * one.group // max(1, size)))

@@ -66,7 +66,8 @@ class _Job:
     """A layer to refit, as it is in the original and in the pruned model.
 
     ``kept`` says of each axis of the result that shrinks what stays: the channels, and of a MatMul over tokens the
-    tokens too.
+    tokens too. Layers that share a weight share one fit, that of their ``leader``; where others read the weight too,
+    it is ``shared`` and stays, since untying it would make the model larger.
     """
 
     original: Layer
@@ -76,6 +77,9 @@ class _Job:
     shortcut: tuple[ir.Value, ir.Value] | None
     bounds: tuple[float | None, float | None]
     number: int
+    leader: _Job | None = None
+    ties: int = 1
+    shared: bool = False
     train: Samples | None = None
     held_out: Samples | None = None
 
@@ -125,24 +129,30 @@ def reconstruct(
     by_stage: dict[int, list[_Job]] = {}
     for job in jobs:
         by_stage.setdefault(pruned.stage[job.pruned.node], []).append(job)
+    for own in by_stage.values():
+        _tie(own)
     refits: list[Refit] = []
+    fits: dict[_Job, Fit | None] = {}
     last = max(by_stage)
     _consume(original.run(0))
     for stage in range(1, last + 1):
         _consume(pruned.run(stage - 1))
         own = by_stage.get(stage, [])
-        kept = {job: None if store is None else store.load(job.key) for job in own}
+        kept = {job: None if store is None else store.load((job.leader or job).key) for job in own}
         _gather([job for job in own if kept[job] is None], original, pruned, stage, len(batches), seed)
         for job in own:
             if progress is not None:
                 progress("reconstruct", len(refits) / len(jobs))
             found = kept[job]
-            fit = _fit(job) if found is None else Fit.from_arrays(found)
-            if found is None and store is not None and fit is not None:
+            leader = job.leader or job
+            if leader is job:
+                fits[job] = _fit(job) if found is None else Fit.from_arrays(found)
+            fit = fits[leader]
+            if leader is job and found is None and store is not None and fit is not None:
                 store.save(job.key, fit.to_arrays())
             refits.append(_report(job, fit))
             if fit is not None:
-                _write(job.pruned, fit, workpiece)
+                _write(job, fit, workpiece)
     return refits
 
 
@@ -169,6 +179,42 @@ def _jobs(graph: ChannelGraph, gone: Mask, workpiece: Workpiece) -> Iterator[_Jo
         shortcut = _shortcut(layer, workpiece)
         bounds = _bounds(layer, 1 if shortcut is None else 2)
         yield _Job(layer, pruned, kept, _has_bias(pruned), shortcut, bounds, order)
+
+
+def _tie(jobs: Sequence[_Job]) -> None:
+    """Finds the jobs of a stage that share a weight, and says which of them leads."""
+    alike: dict[tuple[Any, ...], list[_Job]] = {}
+    for job in jobs:
+        layer, bias = job.pruned, _bias_of(job.pruned)
+        build = (
+            layer.node.op_type,
+            layer.groups,
+            layer.outputs,
+            layer.columns,
+            layer.weight_axes,
+            layer.alpha,
+            _beta(layer.node),
+        )
+        alike.setdefault((layer.node.inputs[1], bias, *build, job.intercept, job.bounds), []).append(job)
+    for (weight, bias, *_), own in alike.items():
+        if len(list(weight.uses())) == len(own):
+            own[0].ties = len(own)
+            for job in own[1:]:
+                job.leader = own[0]
+        else:
+            for job in own:
+                job.shared = True
+        if bias is not None and (len(own) > 1 or own[0].shared) and len(list(bias.uses())) != own[0].ties:
+            for job in own:
+                job.intercept = False
+
+
+def _bias_of(layer: Layer) -> ir.Value | None:
+    """What holds the bias of a layer."""
+    if layer.node.op_type == "MatMul":
+        found = _bias_sum(layer.node)
+        return None if found is None else found[0].inputs[found[1]]
+    return layer.node.inputs[2] if len(layer.node.inputs) > 2 else None
 
 
 class _Changes:
@@ -334,14 +380,15 @@ def _add(
         held_out = chosen % _HELD_OUT == _HELD_OUT - 1
     with np.errstate(over="ignore"):
         rows, results = layer.rows(x, y.shape, picks), layer.results(y, picks)
-    if job.train is None:
+    into = job.leader or job
+    if into.train is None:
         kind = Rows if min(total, limit) * columns * layer.groups <= _LARGEST else Moments
-        job.train, job.held_out = (kind(layer.groups, columns, layer.outputs) for _ in range(2))
+        into.train, into.held_out = (kind(layer.groups, columns, layer.outputs) for _ in range(2))
     bounds: list[Array | None] = [None, None]
-    if isinstance(job.train, Rows) and job.intercept:
+    if isinstance(into.train, Rows) and job.intercept:
         top = _bias_on_top(layer) + (0.0 if added is None else layer.results(added, picks))
         bounds = [None if end is None else np.broadcast_to(end - top, results.shape) for end in job.bounds]
-    for samples_of, own in ((job.train, ~held_out), (job.held_out, held_out)):
+    for samples_of, own in ((into.train, ~held_out), (into.held_out, held_out)):
         assert samples_of is not None
         if own.any():
             cut = [None if one is None else one[:, own] for one in bounds]
@@ -367,7 +414,7 @@ def _fit(job: _Job) -> Fit | None:
         return None
     weight = layer.matrix().astype(np.float64) * layer.alpha
     with np.errstate(over="ignore", invalid="ignore"):
-        fit = best_fit(train, held_out, weight, intercept=job.intercept)
+        fit = best_fit(train, held_out, weight, intercept=job.intercept, movable=not job.shared)
         found = [layer.from_matrix(fit.weight / layer.alpha)]
         if fit.bias is not None:
             found.append((fit.bias / (_beta(layer.node) or 1.0)).astype(layer.weight.dtype.numpy()))
@@ -380,30 +427,36 @@ def _report(job: _Job, fit: Fit | None) -> Refit:
     return Refit(job.pruned.name, fit.rows, fit.ridge, fit.before, fit.after)
 
 
-def _write(layer: Layer, fit: Fit, workpiece: Workpiece) -> None:
-    if fit.ridge is not None:
-        _set(layer.node, 1, layer.from_matrix(fit.weight / layer.alpha), workpiece)
+def _write(job: _Job, fit: Fit, workpiece: Workpiece) -> None:
+    layer, leader = job.pruned, job.leader
+    if leader is not None:
+        layer.node.replace_input_with(1, leader.pruned.node.inputs[1])
+    elif fit.ridge is not None:
+        _set(layer.node, 1, layer.from_matrix(fit.weight / layer.alpha), workpiece, job.ties)
     if fit.bias is None:
         return
-    dtype = layer.weight.dtype.numpy()
-    bias: Array = fit.bias.reshape(-1)
-    if layer.node.op_type != "MatMul":
-        _set(layer.node, 2, (bias / _beta(layer.node)).astype(dtype), workpiece)
+    where = _bias_sum(layer.node) if layer.node.op_type == "MatMul" else (layer.node, 2)
+    assert where is not None
+    node, index = where
+    if leader is not None and _bias_of(layer) is not None:
+        node.replace_input_with(index, _bias_of(leader.pruned))
         return
-    found = _bias_sum(layer.node)
-    assert found is not None
-    add, index = found
-    old = constants.constant(add.inputs[index])
-    assert old is not None
-    array = old.numpy()
-    # Targets are taken before the Add, so the fitted bias comes on top.
-    _set(add, index, (array.astype(np.float64) + bias.reshape(array.shape)).astype(array.dtype), workpiece)
+    bias: Array = fit.bias.reshape(-1)
+    if node is layer.node:
+        bias = (bias / _beta(node)).astype(layer.weight.dtype.numpy())
+    else:
+        old = constants.constant(node.inputs[index])
+        assert old is not None
+        array = old.numpy()
+        # Targets are taken before the Add, so the fitted bias comes on top.
+        bias = (array.astype(np.float64) + bias.reshape(array.shape)).astype(array.dtype)
+    _set(node, index, bias, workpiece, job.ties)
 
 
-def _set(node: ir.Node, index: int, contents: Array, workpiece: Workpiece) -> None:
-    """Lets a copied node, and it alone, read a new constant; its own keeps the name."""
+def _set(node: ir.Node, index: int, contents: Array, workpiece: Workpiece, ties: int) -> None:
+    """Lets a copied node, and those ``ties`` alone that share its constant, read a new one; theirs keeps the name."""
     old = node.inputs[index] if index < len(node.inputs) else None
-    if old is not None and old.is_initializer() and len(list(old.uses())) == 1 and not old.is_graph_output():
+    if old is not None and old.is_initializer() and len(list(old.uses())) == ties and not old.is_graph_output():
         old.const_value = constants.tensor(contents, old.name)
         return
     name = old.name if old is not None else f"{node.name or node.op_type}_bias"

@@ -53,6 +53,11 @@ class RunDirectory:
         """The directory of a path."""
         return cls(None if path is None else Path(path).absolute())
 
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a folder."""
+        return self._folder is not None
+
     def open(self, model: str, data: str, settings: Settings) -> None:
         """Takes the folder for a run, or goes on with one of the same model, data and settings.
 
@@ -66,7 +71,13 @@ class RunDirectory:
         text = json.dumps(identity, indent=2) + "\n"
         file = self._folder / "run.json"
         if file.is_file():
-            if file.read_text(encoding="utf-8") != text:
+            try:
+                kept = file.read_bytes()
+            except OSError as error:
+                raise UsageError(
+                    f"{file}: cannot be read: {error.strerror or error}", hint="Name another folder."
+                ) from error
+            if kept != text.encode():
                 raise UsageError(
                     f"{self._folder} keeps another run: its model, data or settings differ",
                     hint="Name another folder, or remove this one.",

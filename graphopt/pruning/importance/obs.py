@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from graphopt.channels.units import Group
 from graphopt.pruning.importance.activations import filled
