@@ -136,7 +136,12 @@ _CALIBRATION = click.option(
 _PREPROCESS = click.option(
     "--preprocess", default="", metavar="KEY=VALUE[:...]", help="For these data, such as scale=255:layout=nchw."
 )
-_SAMPLES = click.option("--samples", type=click.IntRange(min=1), metavar="N", help="How many to draw; else up to 2,048, or 256 MiB.")
+_SAMPLES = click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many to draw; else up to 2,048, or 256 MiB.",
+)
 CUSTOM_OPS = click.option(
     "--custom-ops", type=click.Path(), multiple=True, metavar="LIBRARY", help="Custom-operator library. Repeatable."
 )

@@ -89,6 +89,8 @@ def _noise(model: ir.Model, samples: int, seed: int) -> Any:
 
 def _affordable(source: Any, model: ir.Model, most: int, limit: int) -> int:
     """How many samples take no more than so many bytes."""
-    one = bind(source, model, samples=1)
+    leading = [value.shape[0] for value in model.graph.inputs if value.shape is not None and len(value.shape)]
+    fixed = max((size for size in leading if isinstance(size, int)), default=1)  # the model may take no fewer
+    one = bind(source, model, samples=max(1, fixed), at_most=True)
     size = sum(getattr(array, "nbytes", 0) for array in next(one.batches(1)).values())
     return max(_FEWEST, min(most, limit * one.group // max(1, size)))

@@ -57,7 +57,7 @@ def compare(
             _check_finite(name, a, b)
             wide = a.astype(np.float64)
             sums[name] += [np.square(wide - b).sum(), wide.sum(), np.square(wide).sum(), a.size]
-            if a.ndim == 2 and a.shape[1] > 1:
+            if a.ndim == 2 and a.size and a.shape[1] > 1:
                 agreed.setdefault(name, []).append(a.argmax(1) == b.argmax(1))
                 right.setdefault(name, []).append((a.argmax(1), b.argmax(1)))
     error = {name: _share(one) for name, one in sums.items() if one[3]}

@@ -94,7 +94,7 @@ class Plan:
         for name, places in self.removed.items():
             group = groups.get(name)
             size = 0 if group is None else len(group.units)
-            if group is None or size != self.sizes[name] or any(not 0 <= place < size for place in places):
+            if group is None or size != self.sizes.get(name, size) or any(not 0 <= place < size for place in places):
                 raise UsageError(
                     f"the plan takes units out of '{name}' that the model does not have",
                     hint="The plan was changed by hand, or made by another version.",

@@ -279,7 +279,9 @@ class _Job:
                 progress=self._progress,
                 **self._running,
             )
-            rankings = self._directory.rankings(self._graph, lambda: ranker(evidence))
+            # What a function of the caller's gave is not kept: the next run may bring another function.
+            kept = self._directory if settings.importance else RunDirectory(None)
+            rankings = kept.rankings(self._graph, lambda: ranker(evidence))
             if settings.ranking == "sensitivity":
                 rankings = sensitivity.measured(evidence, rankings)
         return rankings

@@ -25,6 +25,7 @@ from graphopt.pruning.layers import Layer, find_layers, layer_of
 from graphopt.pruning.moments import Fit, Moments, Rows, Samples, best_fit
 from graphopt.pruning.rundirectory import Store
 from graphopt.pruning.stages import Feeds, Stages
+from graphopt.rewrite import edit
 
 __all__ = ["Refit", "reconstruct"]
 
@@ -464,3 +465,6 @@ def _set(node: ir.Node, index: int, contents: Array, workpiece: Workpiece, ties:
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
     node.replace_input_with(index, new)
+    producer = None if old is None else old.producer()
+    if producer is not None and producer.op_type == "Constant" and edit.is_dead(producer):
+        edit.erase(producer)

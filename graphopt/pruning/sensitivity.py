@@ -34,7 +34,7 @@ def measured(evidence: Evidence, rankings: Sequence[Ranking]) -> list[Ranking]:
             if not 0 < count < len(ranking.order) or not _leaves_some(ranking, count):
                 continue
             model = cut(graph, graph.gone_units(ranking.order[:count]))
-            errors = fidelity.compare(graph.model, model, batches).error.values()
+            errors = fidelity.compare(graph.model, model, batches, **evidence.running).error.values()
             known[count] = max(max(errors, default=0.0), known[max(known)])
         found.append(dataclasses.replace(ranking, harm=_between(ranking.harm, known)))
     return found

@@ -27,8 +27,12 @@ CASES: dict[str, tuple[str, str, tuple[int, ...], dict[str, Array]]] = {
     "dilated": ("Conv <dilations=[2,3]> (x, w)", "N,2,12,13", (2, 2, 12, 13), {"w": _random(3, 2, 3, 3)}),
     "grouped": ("Conv <group=2, pads=[1,1,1,1]> (x, w)", "N,6,5,5", (2, 6, 5, 5), {"w": _random(4, 3, 3, 3)}),
     "depthwise": ("Conv <group=4, pads=[1,1,1,1]> (x, w)", "N,4,5,5", (2, 4, 5, 5), {"w": _random(8, 1, 3, 3)}),
-    "upper": ('Conv <auto_pad="SAME_UPPER", strides=[2,2]> (x, w)', "N,3,7,8", (2, 3, 7, 8), {"w": _random(4, 3, 4, 3)}),
-    "lower": ('Conv <auto_pad="SAME_LOWER", strides=[2,2]> (x, w)', "N,3,7,8", (2, 3, 7, 8), {"w": _random(4, 3, 4, 3)}),
+    "upper": (
+        'Conv <auto_pad="SAME_UPPER", strides=[2,2]> (x, w)', "N,3,7,8", (2, 3, 7, 8), {"w": _random(4, 3, 4, 3)}
+    ),
+    "lower": (
+        'Conv <auto_pad="SAME_LOWER", strides=[2,2]> (x, w)', "N,3,7,8", (2, 3, 7, 8), {"w": _random(4, 3, 4, 3)}
+    ),
     "valid": ('Conv <auto_pad="VALID"> (x, w)', "N,3,7,8", (2, 3, 7, 8), {"w": _random(4, 3, 4, 3)}),
     "one-dim": ("Conv <pads=[2,0]> (x, w)", "N,3,9", (2, 3, 9), {"w": _random(4, 3, 3)}),
     "volume": ("Conv <pads=[1,0,0,1,0,0]> (x, w)", "N,2,4,5,3", (2, 2, 4, 5, 3), {"w": _random(3, 2, 3, 2, 2)}),
@@ -38,7 +42,8 @@ CASES: dict[str, tuple[str, str, tuple[int, ...], dict[str, Array]]] = {
         "N,4,5,6", (2, 4, 5, 6), {"w": _random(4, 3, 3, 4)},
     ),
     "transposed-grouped": (
-        "ConvTranspose <group=2, strides=[2,2], dilations=[2,1]> (x, w)", "N,4,5,6", (2, 4, 5, 6), {"w": _random(4, 3, 3, 3)}
+        "ConvTranspose <group=2, strides=[2,2], dilations=[2,1]> (x, w)",
+        "N,4,5,6", (2, 4, 5, 6), {"w": _random(4, 3, 3, 3)},
     ),
     "gemm": ("Gemm (x, w)", "N,6", (5, 6), {"w": _random(6, 4)}),
     "gemm-transposed": ("Gemm <transB=1> (x, w)", "N,6", (5, 6), {"w": _random(4, 6)}),

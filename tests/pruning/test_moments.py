@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,7 @@ def test_refinement_makes_use_of_what_a_relu_cuts_off() -> None:
     for _ in range(4):
         weight, bias = rows.refine(weight, bias, 1e-6, 1)
         errors.append(rows.error(weight, bias))
-    assert all(after < before for before, after in zip(errors, errors[1:], strict=False))
+    assert all(after < before for before, after in itertools.pairwise(errors))
     assert rows.error(*rows.refine(weight, bias, 1e-6, 60)) < 0.02 * errors[0]
 
 

@@ -89,3 +89,26 @@ def test_files(tmp_path: Path) -> None:
         Plan.load(tmp_path / "plan.npy")
     with pytest.raises(SaveError):
         PLAN.save(tmp_path / "no" / "plan.json")
+
+
+def test_a_group_of_another_size_is_refused() -> None:
+    graph = graphopt.channels.analyze(classifier())
+    with pytest.raises(UsageError, match="the model does not have"):
+        dataclasses.replace(PLAN, removed={"first": [0]}, sizes={"first": 33}).units(graph)
+
+
+@pytest.mark.parametrize("place", ["1.7", "Infinity", "true", '"3"', "null"])
+def test_units_are_whole_numbers(place: str) -> None:
+    text = PLAN.to_json().replace("[0, 3, 5]", f"[0, 3, {place}]")
+    with pytest.raises(ModelError, match="no plan of graphopt's"):
+        Plan.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"threads": "x"}, {"batch": "8"}, {"optimize": 1}, {"seed": None}, {"importance": 3}, {"other": 1}]
+)
+def test_settings_have_the_kind_of_the_defaults(settings: dict[str, object]) -> None:
+    data = json.loads(PLAN.to_json())
+    data["settings"] |= settings
+    with pytest.raises(ModelError, match="no plan of graphopt's"):
+        Plan.from_json(json.dumps(data))

@@ -35,7 +35,9 @@ _DEFAULT = (
 )
 
 
-def _pruned(model: onnx.ModelProto, inputs: list[dict[str, Array]], *, fit: bool) -> tuple[onnx.ModelProto, PruneReport]:
+def _pruned(
+    model: onnx.ModelProto, inputs: list[dict[str, Array]], *, fit: bool
+) -> tuple[onnx.ModelProto, PruneReport]:
     result, report = graphopt.prune(
         proto.from_proto(model),
         {"params": _GOAL},

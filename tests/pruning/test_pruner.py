@@ -31,7 +31,7 @@ def _prune(model: Any, goal: Any = "macs=0.5", x: Array | None = None, **options
 
 
 def _bytes(model: ir.Model) -> bytes:
-    return proto.to_proto(model).SerializeToString(deterministic=True)
+    return bytes(proto.to_proto(model).SerializeToString(deterministic=True))
 
 
 @pytest.mark.parametrize("goal", [{"macs": 0.5}, "params=0.4", "bytes=4000", "macs=0.6,params=0.5"])
@@ -173,7 +173,7 @@ def test_too_few_samples_are_said_to_be_too_few() -> None:
 
 def test_latency_is_measured_and_the_table_serves_again(tmp_path: Path) -> None:
     table = tmp_path / "latency.json"
-    options = {"latency_batch": 64, "latency_table": table, "threads": 1}
+    options: dict[str, Any] = {"latency_batch": 64, "latency_table": table, "threads": 1}
     model = classifier(hidden=512)
     pruned, report = _prune(model, "latency=0.7", **options)
     assert report.speedup is not None
@@ -235,3 +235,73 @@ def test_torch_differentiates_where_nobody_else_does() -> None:
 def test_noise_is_not_polished_on() -> None:
     _, report = graphopt.prune(classifier(), "macs=0.5", samples=64, polish=1, with_report=True)
     assert any("nothing was polished" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("scale", [1e15, 1e30])
+@pytest.mark.parametrize("importance", ["obs", "wanda"])
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_huge_inputs_are_ranked_by_something(importance: str, scale: float) -> None:
+    _, report = _prune(classifier(), x=inputs(40) * np.float32(scale), importance=importance)
+    assert report.after.macs <= 0.5 * report.before.macs
+
+
+def test_a_model_that_takes_so_many_at_once_needs_no_number_of_samples() -> None:
+    text = "agraph (float[8,8] x) => (float[8,4] y) { a = Gemm (x, w1) b = Relu (a) y = Gemm (b, w2) }"
+    random = np.random.default_rng(0)
+    weights = {"w1": random.standard_normal((8, 32)), "w2": random.standard_normal((32, 4))}
+    model = parse(text, {name: array.astype(np.float32) for name, array in weights.items()})
+    _, report = _prune(model, x=inputs(50), samples=None)
+    assert report.after.macs <= 0.5 * report.before.macs
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"keep": keep} for keep in (-1.0, 2.0, float("nan"), float("inf"), "a")),
+        *({"multiple": number} for number in (0, -3, 1.5)),
+        {"threads": 0},
+        {"seed": -1},
+        {"polish": -1},
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        _prune(classifier(), **options)
+
+
+def test_a_pattern_may_be_a_string() -> None:
+    _, report = _prune(classifier(), groups="first")
+    assert [group.name for group in report.groups if group.kept < group.units] == ["first"]
+
+
+def test_a_directory_of_other_weights_is_refused(tmp_path: Path) -> None:
+    _prune(classifier(), run_directory=tmp_path / "run")
+    with pytest.raises(UsageError, match="keeps another run"):
+        _prune(classifier(seed=1), run_directory=tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="keeps another run"):
+        _prune(classifier(), run_directory=tmp_path / "run")
+
+
+def test_damaged_files_of_a_directory_are_worked_out_again(tmp_path: Path) -> None:
+    first, _ = _prune(classifier(), run_directory=tmp_path / "run")
+    for number, file in enumerate(sorted((tmp_path / "run").glob("*.npz"))):
+        file.write_bytes(file.read_bytes()[: 100 * number])
+    again, _ = _prune(classifier(), run_directory=tmp_path / "run")
+    assert _bytes(first) == _bytes(again)
+
+
+def test_rankings_of_a_function_are_not_kept_for_another(tmp_path: Path) -> None:
+    forwards, backwards = (
+        _prune(
+            classifier(),
+            importance=lambda evidence, step=step: [
+                Ranking(one.group, one.order[::step], np.arange(len(one.order) + 1.0))
+                for one in CRITERIA["l2"].rank(evidence)
+            ],
+            run_directory=tmp_path / "run",
+            reconstruct=False,
+        )[0]
+        for step in (1, -1)
+    )
+    assert _bytes(forwards) != _bytes(backwards)

@@ -178,3 +178,105 @@ def test_it_is_the_same_every_time() -> None:
         assert value.const_value is not None
         assert again is not None
         assert np.array_equal(value.const_value.numpy(), again.numpy())
+
+
+_SHARED = """agraph (float[N,6] x, float[N,6] v) => (float y, float z) {
+    [one] a = Gemm (x, w1, c1) b = Relu (a) [two] y = Gemm (b, w2, c2)
+    [uno] p = Gemm (v, w1, c1) q = Relu (p) [due] z = Gemm (q, w2, c2)
+}"""
+
+
+def test_layers_of_one_weight_get_one_fit() -> None:
+    w1, c1 = _random(6, 8), _random(8)
+    w1[:, 1], c1[1] = 2 * w1[:, 0], 2 * c1[0]
+    model = parse(_SHARED, {"w1": w1, "c1": c1, "w2": _random(8, 5), "c2": _random(5)})
+    graph = graphopt.channels.analyze(model)
+    gone = graph.gone([graph.groups[0].units[1]])
+    workpiece = Workpiece(model)
+    carve(graph, gone, workpiece)
+    workpiece.remove_orphans()
+    raw = workpiece.model.clone()
+    batches = [{"x": _random(40, 6, seed=seed), "v": _random(40, 6, seed=seed + 9)} for seed in range(5)]
+    refits = reconstruct(graph, gone, workpiece, batches)
+    fitted = workpiece.model
+    assert [one.layer for one in refits] == ["two", "due"]
+    assert sorted(fitted.graph.initializers) == ["c1", "c2", "w1", "w2"]
+    feeds = {"x": _random(50, 6, seed=90), "v": _random(50, 6, seed=91)}
+    for wanted, cut, got in zip(*(run(one, feeds) for one in (model, raw, fitted)), strict=True):
+        assert np.square(got - wanted).mean() < 1e-3 * np.square(cut - wanted).mean()
+
+
+def test_a_weight_that_another_kind_of_layer_reads_stays_tied() -> None:
+    text = "agraph (float[N,6] x) => (float y) { [one] a = Gemm (x, w1, c1) b = Relu (a) y = Gemm <transB=1> (b, w1) }"
+    model = parse(text, {"w1": _random(6, 8), "c1": _random(8)})
+    x = _random(64, 6, seed=4)
+    raw, fitted, _ = _pruned(model, "one", [0, 1], x)
+    assert "w1" in fitted.graph.initializers
+    assert (
+        sum(value.const_value.size for value in fitted.graph.initializers.values() if value.const_value) == 36 + 6 + 6
+    )
+    assert _error(model, fitted, x) < _error(model, raw, x)  # by the bias
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 1), (3, 1)])
+def test_what_is_added_row_by_row_is_no_bias(shape: tuple[int, int]) -> None:
+    rows = shape[0]
+    text = (
+        f"agraph (float[{rows},6] x) => (float y) {{ [one] a = Gemm (x, w1) b = Relu (a) [two] y = Gemm (b, w2, c2) }}"
+    )
+    added = 10 * _random(*shape)
+    model = parse(text, {"w1": _random(6, 8), "w2": _random(8, 3), "c2": added})
+    raw, fitted, refits = _pruned(model, "one", [0], _random(4 * rows, 6, seed=4))
+    assert not refits
+    x = _random(rows, 6, seed=5)
+    assert np.array_equal(run(raw, {"x": x})[0], run(fitted, {"x": x})[0])
+
+
+@pytest.mark.parametrize("attribute", ["beta=0.0", "alpha=0.0"])
+def test_gemms_that_leave_something_out(attribute: str) -> None:
+    text = "agraph (float[N,6] x) => (float y) { [one] a = Gemm (x, w1) b = Relu (a) [two] y = Gemm <@> (b, w2, c2) }"
+    model = parse(text.replace("@", attribute), {"w1": _random(6, 8), "w2": _random(8, 3), "c2": _random(3)})
+    x = _random(64, 6, seed=4)
+    raw, fitted, _ = _pruned(model, "one", [0], x)
+    wanted, cut, got = (run(one, {"x": x})[0] for one in (model, raw, fitted))
+    assert np.isfinite(got).all()
+    assert np.square(got - wanted).sum() <= np.square(cut - wanted).sum()
+
+
+def test_tokens_may_go_as_well_as_channels() -> None:
+    text = """agraph (float[N,6,4] x) => (float y) {
+        t = Transpose <perm=[0,2,1]> (x) [tokens] a = MatMul (t, w1) b = Relu (a)
+        u = Transpose <perm=[0,2,1]> (b) [channels] c = MatMul (u, w2) d = Relu (c) [out] e = MatMul (d, w3)
+        v = Transpose <perm=[0,2,1]> (e) [last] y = MatMul (v, w4)
+    }"""
+    held = {"w1": _random(6, 8), "w2": _random(4, 7), "w3": _random(7, 5), "w4": _random(8, 3)}
+    model, x = parse(text, held), _random(64, 6, 4, seed=4)
+    graph = graphopt.channels.analyze(model)
+    gone = graph.gone([group.units[place] for group in graph.groups for place in (0, 1)])
+    workpiece = Workpiece(model)
+    carve(graph, gone, workpiece)
+    workpiece.remove_orphans()
+    raw = workpiece.model.clone()
+    refits = reconstruct(graph, gone, workpiece, [{"x": part} for part in np.array_split(x, 4)])
+    assert {"out", "last"} <= {one.layer for one in refits}
+    assert _error(model, workpiece.model, x) < 0.8 * _error(model, raw, x)
+
+
+def test_numbers_that_overflow_leave_the_weights_alone() -> None:
+    text = "agraph (double[N,6] x) => (double y) { [one] a = Gemm (x, w1) b = Relu (a) [two] y = Gemm (b, w2) }"
+    model = parse(text, {"w1": 1e100 * _random(6, 8).astype("f8"), "w2": 1e-100 * _random(8, 3).astype("f8")})
+    x = _random(64, 6, seed=4).astype("f8")
+    raw, fitted, refits = _pruned(model, "one", [0], x)
+    assert [one.rows for one in refits] == [0]
+    assert np.array_equal(run(raw, {"x": x})[0], run(fitted, {"x": x})[0])
+
+
+def test_constant_nodes_that_a_fit_replaces_go() -> None:
+    text = """agraph (float[N,6] x) => (float y) {
+        [one] a = Gemm (x, w1) b = Relu (a)
+        c = Constant <value = float[3] {1, 2, 3}> () [two] y = Gemm (b, w2, c)
+    }"""
+    model = parse(text, {"w1": _random(6, 8), "w2": _random(8, 3)})
+    _, fitted, (refit,) = _pruned(model, "one", [0], _random(64, 6, seed=4))
+    assert refit.rows
+    assert [node.op_type for node in fitted.graph] == ["Gemm", "Relu", "Gemm"]

@@ -124,3 +124,39 @@ def test_inputs_that_do_not_run_are_a_clear_error() -> None:
     model = residual()
     with pytest.raises(ModelError, match="cannot run the model on the calibration data"):
         list(observe(model, model.graph.outputs, [{"x": np.zeros((2, 3, 9, 9, 1), np.float32)}]))
+
+
+def test_constant_nodes_are_part_of_each_stage_that_reads_them() -> None:
+    text = """agraph (float[N,4] x) => (float[N,2] y) {
+        axes = Constant <value = int64[1] {1}> ()
+        [first] a = MatMul (x, w)
+        [narrow] s = ReduceMean <keepdims=1> (a, axes)
+        [cut] b = MatMul (a, w)
+        [again] t = ReduceMean <keepdims=1> (b, axes)
+        [both] y = Concat <axis=1> (s, t)
+    }"""
+    model = parse(text, {"w": np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)})
+    batches = _inputs(4)
+    stages = Stages(model, [_named(model, "cut")], batches)
+    axes = model.graph.node(0).outputs[0]
+    list(stages.run(0))
+    assert not stages.is_kept(axes, 1)
+    for feeds, found in zip(batches, stages.run(1, [model.graph.outputs[0]]), strict=True):
+        np.testing.assert_allclose(found[model.graph.outputs[0]], run(model, feeds)[0], rtol=1e-6)
+
+
+def test_sizes_that_an_earlier_stage_computes_keep_their_length() -> None:
+    text = """agraph (float[N,2,4,4] x) => (float[N,2,8,8] y) {
+        [given] k = Shape <start=2> (x)
+        [twice] m = Add (k, k)
+        [cut] a = Conv (x, w)
+        [shape] s = Shape <start=0, end=2> (a)
+        [sizes] z = Concat <axis=0> (s, m)
+        [resize] y = Resize (a, , , z)
+    }"""
+    model = parse(text, {"w": np.random.default_rng(0).standard_normal((2, 2, 1, 1)).astype(np.float32)})
+    batches = _inputs(2, 4, 4)
+    stages = Stages(model, [_named(model, "cut")], batches)
+    list(stages.run(0))
+    for feeds, found in zip(batches, stages.run(1, [model.graph.outputs[0]]), strict=True):
+        np.testing.assert_allclose(found[model.graph.outputs[0]], run(model, feeds)[0], rtol=1e-6)

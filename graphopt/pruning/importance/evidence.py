@@ -72,6 +72,9 @@ class Evidence:
         threads: Intra-op threads.
         gradients: Who differentiates, if anyone.
         progress: Called with the step and the share of it that is done.
+
+    Attributes:
+        running: How to run the model: provider and threads.
     """
 
     def __init__(
@@ -90,11 +93,11 @@ class Evidence:
         self.seed = seed
         self.gradients = gradients
         self.progress: Progress = progress or (lambda step, share: None)
-        self._running: dict[str, Any] = {"provider": provider, "threads": threads}
+        self.running: dict[str, Any] = {"provider": provider, "threads": threads}
 
     def observe(self, values: Sequence[ir.Value]) -> Iterator[list[Array]]:
         """What inner values of the model hold, batch by batch."""
-        return observe(self.graph.model, values, self.batches, **self._running)
+        return observe(self.graph.model, values, self.batches, **self.running)
 
     @functools.cached_property
     def consumers(self) -> list[Consumer]:

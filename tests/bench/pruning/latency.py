@@ -17,15 +17,17 @@ import numpy as np
 import rich
 from rich.table import Table
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
+ROOT = Path(__file__).parents[3]
+if __name__ == "__main__":
+    sys.path[:1] = [str(ROOT), str(ROOT / "passes"), str(ROOT / "tests")]
 
-import shapes
+from bench import shapes  # noqa: E402
 
-import graphopt
-from graphopt import proto
-from graphopt.errors import Infeasible
-from graphopt.pruning.latency.measure import Stopwatch
-from graphopt.verify.feeds import generate
+import graphopt  # noqa: E402
+from graphopt import proto  # noqa: E402
+from graphopt.errors import Infeasible  # noqa: E402
+from graphopt.pruning.latency.measure import Stopwatch  # noqa: E402
+from graphopt.verify.feeds import generate  # noqa: E402
 
 __all__ = ["main"]
 
@@ -60,10 +62,8 @@ def _row(name: str, goal: str, threads: int | None) -> tuple[list[str], bool]:
         measured = watch.ratio(pruned)
         before = watch.milliseconds
     wanted, limit = goal.split("=")
-    if wanted == "macs":
-        met = measured.value >= _FASTER
-    else:
-        met = 1 / measured.value <= float(limit) * (1 + _OFF)
+    left = 1 / measured.value
+    met = measured.value >= _FASTER if wanted == "macs" else left <= float(limit) * (1 + _OFF)
     fewer = report.before.macs / report.after.macs
     times = f"{before:.1f} to {before / measured.value:.1f} ms, {measured.value:.2f}x"
     return [name, goal, f"{fewer:.2f}x", times, f"{'met' if met else 'MISSED'} ({took:.0f} s)"], met
