@@ -199,7 +199,7 @@ def _call(call: Mapping[str, Any], interface: _Interface, where: str) -> Feeds:
         part = Part(name, column, transform.Transform(entry.dtype.numpy()))
         transform.check_dtype(entry, column, Options(), where)
         check_finite(part, np.arange(1), 1, where)
-        made[name] = part.read(np.arange(1))[0]
+        made[name] = np.asarray(part.read(np.arange(1))[0])
         fits.append(Fit(entry, np.shape(made[name])))
     fit_call(fits, where)
     return made

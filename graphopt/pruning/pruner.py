@@ -173,8 +173,10 @@ def prune(
         limits = {"groups": _patterns(groups), "exclude": _patterns(exclude), "keep": keep}
         target = job.target(wanted, latency_table, latency_batch)
         chosen = job.allocate(rankings, target, multiple, limits)
-    result = job.carry_out(chosen)
-    report = job.report(chosen, given.goal if given is not None else str(wanted), given)
+    reached = Goal.of(given.goal) if given is not None else wanted
+    assert reached is not None
+    result = job.carry_out(chosen, reached)
+    report = job.report(chosen, str(reached), given)
     return (job.origin.give_back(result), report) if with_report else job.origin.give_back(result)
 
 
@@ -338,7 +340,7 @@ class _Job:
 
     # -- doing it ----------------------------------------------------------------------------------------------------
 
-    def carry_out(self, choice: _Choice) -> ir.Model:
+    def carry_out(self, choice: _Choice, goal: Goal) -> ir.Model:
         """Removes, proves, and refits."""
         graph = self._graph
         gone = graph.gone(choice.units)
@@ -360,6 +362,7 @@ class _Job:
                     seed=self._settings.seed,
                     progress=self._progress,
                     store=self._directory.fits(gone),
+                    new_biases=not {"params", "bytes"} & set(goal.limits),
                     **self._running,
                 )
         self._result = workpiece.model

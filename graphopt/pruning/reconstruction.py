@@ -101,6 +101,7 @@ def reconstruct(
     threads: int | None = None,
     progress: Progress | None = None,
     store: Store | None = None,
+    new_biases: bool = True,
 ) -> list[Refit]:
     """Refits what comes after removed channels, in the model of ``workpiece``.
 
@@ -114,6 +115,7 @@ def reconstruct(
         threads: Intra-op threads.
         progress: Called with what is done and the share of it.
         store: Keeps the fits of finished layers for an interrupted run to go on from.
+        new_biases: Whether layers without a bias may get one, which makes the model a little larger.
 
     Returns:
         What became of each layer, in order.
@@ -121,7 +123,7 @@ def reconstruct(
     Raises:
         ModelError: ONNX Runtime cannot run the model on the inputs.
     """
-    jobs = list(_jobs(graph, gone, workpiece))
+    jobs = list(_jobs(graph, gone, workpiece, new_biases))
     if not jobs:
         return []
     running = {"provider": provider, "threads": threads}
@@ -162,7 +164,7 @@ def _consume(iterator: Iterator[Any]) -> None:
         pass
 
 
-def _jobs(graph: ChannelGraph, gone: Mask, workpiece: Workpiece) -> Iterator[_Job]:
+def _jobs(graph: ChannelGraph, gone: Mask, workpiece: Workpiece, new_biases: bool) -> Iterator[_Job]:
     """The layers whose results removal changes, and which a fit can bring back."""
     changed = _Changes(graph, gone)
     for order, layer in enumerate(find_layers(graph.model.graph)):
@@ -179,7 +181,7 @@ def _jobs(graph: ChannelGraph, gone: Mask, workpiece: Workpiece) -> Iterator[_Jo
         kept = [(number, own) for number, own in places if own is not None]
         shortcut = _shortcut(layer, workpiece)
         bounds = _bounds(layer, 1 if shortcut is None else 2)
-        yield _Job(layer, pruned, kept, _has_bias(pruned), shortcut, bounds, order)
+        yield _Job(layer, pruned, kept, _has_bias(pruned, new_biases), shortcut, bounds, order)
 
 
 def _tie(jobs: Sequence[_Job]) -> None:
@@ -282,10 +284,12 @@ def _bounds(layer: Layer, sums: int) -> tuple[float | None, float | None]:
     return None, None
 
 
-def _has_bias(layer: Layer) -> bool:
-    """Whether there is a bias, or room for one that costs nothing."""
+def _has_bias(layer: Layer, new: bool) -> bool:
+    """Whether there is a bias, or there may be a ``new`` one."""
     if layer.node.op_type == "MatMul":
         return _bias_sum(layer.node) is not None
+    if not new and (len(layer.node.inputs) < 3 or layer.node.inputs[2] is None):
+        return False
     return bool(_beta(layer.node)) and not _adds_more(layer)
 
 

@@ -48,6 +48,15 @@ def test_goals_are_met(goal: Any) -> None:
     assert run(pruned, {"x": inputs(5)})[0].shape == (5, 4)
 
 
+def test_new_biases_do_not_break_a_goal_of_parameters() -> None:
+    text = "agraph (float[N,8] x) => (float[N,8] y) { [one] a = Gemm (x, w1) b = Relu (a) [two] y = Gemm (b, w2) }"
+    model = parse(text, {"w1": inputs(8, seed=2).repeat(2, axis=1), "w2": inputs(16, seed=3)})
+    _, report = _prune(model, "params=0.5")
+    assert report.after.params <= 0.5 * report.before.params
+    _, report = _prune(model, "macs=0.5")
+    assert report.refits[0].rows
+
+
 def test_reconstruction_brings_the_outputs_back() -> None:
     fresh = inputs(200, seed=9)
     model = classifier(hidden=64)
