@@ -28,7 +28,7 @@ Pruner = Callable[[Trained, float], bytes]
 
 GRAPHOPT: Final = "graphopt"
 POLISHED: Final = "graphopt --polish"
-_EPOCHS: Final = 4  # of polishing
+_EPOCHS: Final = 5  # of polishing
 _STEPS: Final = 8
 _STARTS: Final = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6)  # Torch-Pruning leaves a layer alone that would lose everything
 
