@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import rich
 from rich.table import Table
 
@@ -31,7 +33,7 @@ from graphopt.verify.feeds import generate  # noqa: E402
 
 __all__ = ["main"]
 
-NETWORKS = {
+NETWORKS: Mapping[str, Callable[[], onnx.ModelProto]] = {
     "resnet50": shapes.resnet50,
     "vgg16": shapes.vgg16,
     "mobilenet_v2": shapes.mobilenet_v2,
