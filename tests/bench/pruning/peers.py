@@ -28,7 +28,8 @@ Pruner = Callable[[Trained, float], bytes]
 
 GRAPHOPT: Final = "graphopt"
 POLISHED: Final = "graphopt --polish"
-_EPOCHS: Final = 5  # of polishing
+_EPOCHS: Final = {"lenet": 8, "resnet": 5, "digits": 5}
+"""Of polishing: what fits into a minute."""
 _STEPS: Final = 8
 _STARTS: Final = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6)  # Torch-Pruning leaves a layer alone that would lose everything
 
@@ -73,7 +74,9 @@ def with_graphopt(trained: Trained, share: float, **options: Any) -> bytes:
 def _polished(trained: Trained, share: float) -> bytes:
     """graphopt, which may look at all training inputs (at none of the labels)."""
     (name,) = trained.calibration
-    return with_graphopt(trained, share, calibration={name: unlabelled(trained)}, polish=_EPOCHS)
+    return with_graphopt(
+        trained, share, calibration={name: unlabelled(trained)}, polish=_EPOCHS[trained.name.split("-")[-1]]
+    )
 
 
 def _onnxsim(trained: Trained, share: float) -> bytes:
