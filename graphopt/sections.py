@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from graphopt.human import bar, printable, shorten_all
 
-__all__ = ["NARROW", "Section", "html_table", "plain", "table"]
+if TYPE_CHECKING:
+    from rich.console import ConsoleOptions, RenderableType
+
+__all__ = ["NARROW", "Section", "html_table", "page", "plain", "table"]
 
 NARROW = 100
 """Below this many columns tables leave their bars out."""
@@ -51,6 +55,26 @@ def table(section: Section, width: int, ascii_only: bool) -> Table:
                 cells.append(Text(bar(section.shares[number], _BAR, ascii_only=ascii_only), style="blue"))
         grid.add_row(*cells)
     return grid
+
+
+def page(
+    title: str, facts: Iterable[tuple[str, str]], sections: Iterable[Section], options: ConsoleOptions
+) -> Iterator[RenderableType]:
+    """A title, facts beneath each other, and the sections that have rows."""
+    yield Text(title, style="bold", overflow="fold")
+    yield Text()
+    summary = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    summary.add_column(no_wrap=True, style="dim")
+    summary.add_column(overflow="fold")
+    for name, text in facts:
+        summary.add_row(name, plain(text, options.ascii_only))
+    yield summary
+    for section in sections:
+        if section.rows:
+            yield Text()
+            yield table(section, options.max_width, options.ascii_only)
+            if section.more:
+                yield Text(section.more, style="dim")
 
 
 def plain(text: str, ascii_only: bool) -> str:

@@ -6,11 +6,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-from rich.text import Text
-
 from graphopt.human import byte_size, count, percent, printable, shorten
-from graphopt.sections import Section, html_table, plain, table
+from graphopt.sections import Section, html_table, page
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType
@@ -26,20 +23,7 @@ _LONGEST_DIM = 24
 
 def terminal(inspection: Inspection, options: ConsoleOptions) -> Iterator[RenderableType]:
     """The interface, a summary, then the ten largest of everything."""
-    yield Text(_title(inspection), style="bold", overflow="fold")
-    yield Text()
-    facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    facts.add_column(no_wrap=True, style="dim")
-    facts.add_column(overflow="fold")
-    for name, text in _facts(inspection):
-        facts.add_row(name, plain(text, options.ascii_only))
-    yield facts
-    for section in _sections(inspection):
-        if section.rows:
-            yield Text()
-            yield table(section, options.max_width, options.ascii_only)
-            if section.more:
-                yield Text(section.more, style="dim")
+    yield from page(_title(inspection), _facts(inspection), _sections(inspection), options)
 
 
 def html(inspection: Inspection) -> str:

@@ -119,6 +119,16 @@ class Layer:
         """What the product is multiplied with before the bias is added."""
         return self.node.attributes.get_float("alpha", 1.0) if self.node.op_type == "Gemm" else 1.0
 
+    @property
+    def rows_key(self) -> tuple[object, ...]:
+        """The same for layers that read the same rows."""
+        if not self._is_convolution:
+            return self.input, self.columns
+        attributes = ("strides", "pads", "dilations", "auto_pad", "output_padding")
+        found = [str(self.node.attributes[name].value) for name in attributes if name in self.node.attributes]
+        kernel = tuple(self.weight.shape.numpy()[2:])
+        return self.input, self.node.op_type, self.groups, self.columns, kernel, *found
+
     def read(self) -> Array:
         """The weight, read now, in the machine's byte order."""
         array = self.weight.numpy()

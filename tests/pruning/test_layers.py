@@ -120,3 +120,12 @@ def test_half_precision_stays_half_precision() -> None:
     (layer,) = find_layers(model.graph)
     assert layer.matrix().dtype == np.float32
     assert layer.from_matrix(layer.matrix()).dtype == np.float16
+
+
+def test_only_layers_that_read_the_same_rows_share_a_key() -> None:
+    text = (
+        "agraph (float[N,2,9,9] x) => (float a, float b, float c) { a = Conv (x, u) b = Conv (x, v) c = Conv (x, w) }"
+    )
+    kernels = {"u": _random(3, 2, 3, 3), "v": _random(4, 2, 3, 3), "w": _random(3, 2, 1, 9)}
+    square, same, flat = find_layers(parse(text, kernels).graph)
+    assert square.rows_key == same.rows_key != flat.rows_key

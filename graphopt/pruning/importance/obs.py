@@ -70,7 +70,7 @@ def _bunches(by_group: dict[int, list[Consumer]]) -> Iterator[list[int]]:
     bunch: list[int] = []
     inputs: dict[tuple[Any, ...], int] = {}
     for group, consumers in by_group.items():
-        own = {_key(one.layer): 4 * one.layer.groups * one.layer.columns**2 for one in consumers}
+        own = {one.layer.rows_key: 4 * one.layer.groups * one.layer.columns**2 for one in consumers}
         if bunch and sum((inputs | own).values()) > _MEMORY:
             yield bunch
             bunch, inputs = [], {}
@@ -80,19 +80,9 @@ def _bunches(by_group: dict[int, list[Consumer]]) -> Iterator[list[int]]:
         yield bunch
 
 
-def _key(layer: Layer) -> tuple[Any, ...]:
-    """Layers of one key read the same rows."""
-    node = layer.node
-    if layer.window == 1 and layer.input_axis == -1:
-        return layer.input, layer.columns
-    attributes = ("strides", "pads", "dilations", "auto_pad", "group", "kernel_shape")
-    found = [str(node.attributes[name].value) for name in attributes if name in node.attributes]
-    return layer.input, node.op_type, layer.columns, layer.window, *found
-
-
 def _covariances(evidence: Evidence, layers: list[Layer]) -> dict[tuple[Any, ...], Moments]:
     """The second moments of the rows of layers, watched on the original model."""
-    kinds = {_key(layer): layer for layer in layers}
+    kinds = {layer.rows_key: layer for layer in layers}
     moments = {key: Moments(one.groups, one.columns, dtype=np.float32) for key, one in kinds.items()}
     values = list(dict.fromkeys(value for one in kinds.values() for value in (one.input, one.output)))
     batches = len(evidence.batches)
@@ -180,7 +170,7 @@ class _Elimination:
         self._units = np.array([unit.index for unit in group.units], np.int64)
         alike: dict[tuple[Any, ...], list[Consumer]] = collections.defaultdict(list)
         for consumer in consumers:
-            alike[_key(consumer.layer)].append(consumer)
+            alike[consumer.layer.rows_key].append(consumer)
         self._parts = [part for key, own in alike.items() for part in self._split(own, covariances[key])]
 
     def _split(self, consumers: list[Consumer], moments: Moments) -> Iterator[_Part]:

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
 from graphopt.human import byte_size, count, printable
-from graphopt.sections import Section, html_table, plain, table
+from graphopt.sections import Section, html_table, page
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType
@@ -25,20 +24,7 @@ _MOST = 20
 
 def terminal(report: Report, options: ConsoleOptions) -> Iterator[RenderableType]:
     """A summary, the layers of the largest error, and why others stayed dense."""
-    yield Text(_title(report), style="bold", overflow="fold")
-    yield Text()
-    facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    facts.add_column(no_wrap=True, style="dim")
-    facts.add_column(overflow="fold")
-    for name, text in _facts(report):
-        facts.add_row(name, plain(text, options.ascii_only))
-    yield facts
-    for section in _sections(report):
-        if section.rows:
-            yield Text()
-            yield table(section, options.max_width, options.ascii_only)
-            if section.more:
-                yield Text(section.more, style="dim")
+    yield from page(_title(report), _facts(report), _sections(report), options)
     yield Text()
     yield Text(report.latency, style="dim")
 

@@ -213,7 +213,7 @@ class _Sparsifier:
         by_stage: dict[int, dict[tuple[Any, ...], list[Target]]] = {}
         for target in targets:
             own = by_stage.setdefault(stages.stage[target.layer.node], {})
-            own.setdefault(statistics.key(target.layer), []).append(target)
+            own.setdefault(target.layer.rows_key, []).append(target)
         for stage in range(1, max(by_stage) + 1):
             _exhaust(stages.run(stage - 1))
             for alike in by_stage.get(stage, {}).values():

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from graphopt.pruning.layers import Layer
 from graphopt.pruning.moments import Moments
 
-__all__ = ["WIDEST", "Need", "Statistics", "key", "output_shape"]
+__all__ = ["WIDEST", "Need", "Statistics", "output_shape"]
 
 Array = npt.NDArray[Any]
 Need = Literal["rows", "squares", "products"]
@@ -133,15 +133,6 @@ class Statistics:
             missed += float(np.square(lost, dtype=np.float64).sum())
             total += float(np.square(rows @ dense[group].astype(np.float32).T, dtype=np.float64).sum())
         return missed / total if total else 0.0 if not missed else math.inf
-
-
-def key(layer: Layer) -> tuple[Any, ...]:
-    """The same for layers that read the same rows."""
-    attributes = ("strides", "pads", "dilations", "auto_pad", "output_padding")
-    found = [str(layer.node.attributes[name].value) for name in attributes if name in layer.node.attributes]
-    kernel = tuple(layer.weight.shape.numpy()[2:]) if layer.input_axis == 1 else ()
-    kind = "linear" if layer.input_axis == -1 else layer.node.op_type
-    return layer.input, kind, layer.groups, layer.columns, kernel, *found
 
 
 def output_shape(layer: Layer, shape: Sequence[int]) -> tuple[int, ...]:
