@@ -27,7 +27,8 @@ _SECTIONS = {
 }
 _DECIDED = (
     "goal", "keep", "multiple", "groups", "exclude", "granularity", "allow_interface", "samples", "seed", "importance",
-    "ranking", "no_reconstruct", "polish", "no_optimize", "latency_table", "latency_batch", "provider", "threads",
+    "ranking", "steps", "no_reconstruct", "polish", "no_optimize", "latency_table", "latency_batch", "provider",
+    "threads",
 )  # fmt: skip
 """Options that a plan has decided already."""
 
@@ -78,13 +79,19 @@ def _library_defaults() -> Mapping[str, object]:
 @click.option(
     "--importance",
     metavar="NAME",
-    help="Who goes first: obs, wanda, apoz, mean-activation (which watch the data), l1, l2, fpgm, lamp, bn-scale, "
-    "random, or taylor and fisher (gradients, with the extra distill).",
+    help="Who goes first: obs, obs-swap, wanda, apoz, mean-activation (which watch the data), l1, l2, fpgm, lamp, "
+    "bn-scale, random, or taylor, fisher and hessian (gradients, with the extra distill).",
 )
 @click.option(
     "--ranking",
     metavar="NAME",
     help="Who is compared with whom: global, uniform (the same share of each group), isomorphic or sensitivity.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Choose in N steps: importance is measured again after each, on what is left and refitted. [default: 1]",
 )
 @click.option("--no-reconstruct", is_flag=True, help="Leave the weights that stay as they are.")
 @click.option(

@@ -19,7 +19,7 @@ from graphopt.errors import UsageError
 from graphopt.names import label
 from graphopt.pruning.importance.evidence import Ranking
 
-__all__ = ["FINEST", "RANKINGS", "Candidate", "allocate", "candidates", "gone"]
+__all__ = ["FINEST", "RANKINGS", "Allocation", "Candidate", "allocate", "candidates", "gone"]
 
 Indices = npt.NDArray[np.int64]
 Cost = Callable[[Mask], float]
@@ -158,6 +158,37 @@ def _levels(units: int, lanes: int, most: int, multiple: int, choices: int) -> t
     step = multiple // math.gcd(multiple, lanes)
     kept = range(units // step * step, 0, -step)
     return tuple(dict.fromkeys([0, *[units - size for size in kept if units - size <= most]]))
+
+
+class Allocation:
+    """How many units each group loses: what was chosen last.
+
+    Args:
+        graph: The channel graph.
+        candidates: The groups.
+        ranking: One of :data:`RANKINGS`.
+
+    Attributes:
+        candidates: The groups.
+        levels: How many units of each go, one of its levels.
+    """
+
+    def __init__(self, graph: ChannelGraph, candidates: Sequence[Candidate], ranking: str) -> None:
+        self._graph = graph
+        self._ranking = ranking
+        self.candidates = candidates
+        self.levels = [0] * len(candidates)
+
+    @property
+    def units(self) -> list[int]:
+        """The numbers of the units that go."""
+        parts = [one.ranking.order[:level] for one, level in zip(self.candidates, self.levels, strict=True)]
+        return [unit for part in parts for unit in part.tolist()]
+
+    def choose(self, cost: Cost) -> Mask:
+        """Chooses, and gives the atoms that go; see :func:`allocate`."""
+        self.levels = allocate(self._graph, self.candidates, cost, self._ranking)
+        return gone(self._graph, self.candidates, self.levels)
 
 
 def gone(graph: ChannelGraph, chosen: Sequence[Candidate], levels: Sequence[int]) -> Mask:

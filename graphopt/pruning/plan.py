@@ -34,6 +34,7 @@ class Settings:
         ranking: Who is compared with whom.
         granularity: ``heads`` or ``head-dim``.
         allow_interface: Patterns of inputs and outputs that may shrink.
+        steps: In how many steps the units were chosen.
         optimize: Whether the model is optimized first.
         reconstruct: Whether what is left is refitted.
         polish: Epochs of training to the original's outputs.
@@ -48,6 +49,7 @@ class Settings:
     ranking: str = "global"
     granularity: str = "heads"
     allow_interface: tuple[str, ...] = ()
+    steps: int = 1
     optimize: bool = True
     reconstruct: bool = True
     polish: int = 0

@@ -87,14 +87,17 @@ class RunDirectory:
             raise UsageError(f"{self._folder} is no folder of a run, and not empty", hint="Name a new folder.")
         self._write("run.json", text.encode())
 
-    def rankings(self, graph: ChannelGraph, work_out: Callable[[], list[Ranking]]) -> list[Ranking]:
-        """The rankings of a run: kept ones, or else worked out and kept."""
-        kept = self.load("rankings")
+    def rankings(
+        self, graph: ChannelGraph, work_out: Callable[[], list[Ranking]], gone: Mask | None = None
+    ) -> list[Ranking]:
+        """The rankings of a run, after the removal of ``gone``: kept ones, or else worked out and kept."""
+        name = "rankings" if gone is None else f"rankings-{_key(gone)}"
+        kept = self.load(name)
         if kept is not None:
             return [Ranking(group, kept[f"order{group.index}"], kept[f"harm{group.index}"]) for group in graph.groups]
         rankings = work_out()
         orders = {f"order{one.group.index}": one.order for one in rankings}
-        self.save("rankings", orders | {f"harm{one.group.index}": one.harm for one in rankings})
+        self.save(name, orders | {f"harm{one.group.index}": one.harm for one in rankings})
         return rankings
 
     def latency_table(self) -> Path | None:
@@ -109,7 +112,7 @@ class RunDirectory:
 
     def fits(self, gone: Mask) -> Store:
         """Where the fits after a removal are kept."""
-        return _Fits(self, hashlib.sha256(gone.tobytes()).hexdigest()[:16])
+        return _Fits(self, _key(gone))
 
     def load(self, name: str) -> Mapping[str, Array] | None:
         """Arrays that were kept; ``None`` if there are none, or only damaged ones."""
@@ -157,3 +160,7 @@ class _Fits:
 
     def _file(self, name: str) -> str:
         return f"fit-{self._key}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def _key(gone: Mask) -> str:
+    return hashlib.sha256(gone.tobytes()).hexdigest()[:16]

@@ -121,6 +121,20 @@ class Target:
         """The largest of what is left, in shares of what may be left."""
         return max((self._expense.left(gone, name) / limit for name, limit in self._limits.items()), default=0.0)
 
+    def toward(self, share: float) -> Cost:
+        """What a removal costs on the way to the goal, 1 being ``share`` of the way, in logarithms.
+
+        Latency is predicted, not measured.
+        """
+
+        def cost(gone: Mask) -> float:
+            left: list[float] = [self._expense.left(gone, name) / limit**share for name, limit in self._limits.items()]
+            if self.is_measured:
+                left.append(self._model.total(gone) / self._whole / self._latency**share)
+            return max(left)
+
+        return cost
+
     def meet(self, choose: Callable[[Cost], Mask]) -> Interval | None:
         """Lets ``choose`` look for a removal until the goal is met.
 

@@ -16,9 +16,12 @@ from pruning.examples import classifier, inputs
 
 import graphopt
 from graphopt import proto
+from graphopt.channels.analysis import analyze
+from graphopt.channels.slicing import cut
 from graphopt.errors import Infeasible, ModelError, UsageError
 from graphopt.pruning.importance import CRITERIA, Evidence, Ranking
 from graphopt.pruning.report import PruneReport
+from graphopt.pruning.schedule import carried_over
 
 Array = npt.NDArray[Any]
 
@@ -80,6 +83,52 @@ def test_a_plan_is_carried_out_again_to_the_byte(tmp_path: Path) -> None:
     report.plan.save(tmp_path / "plan.json")
     again = graphopt.prune(classifier(), calibration={"x": inputs(300)}, plan=tmp_path / "plan.json")
     assert _bytes(again) == _bytes(pruned)
+
+
+def test_choosing_in_steps_ranks_what_is_left_and_replays_in_one(tmp_path: Path) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def rank(evidence: Evidence) -> list[Ranking]:
+        seen.append(tuple(len(group.units) for group in evidence.graph.groups))
+        return CRITERIA["obs"].rank(evidence)
+
+    pruned, report = _prune(classifier(), "macs=0.3", importance=rank, steps=3)
+    assert len(seen) == 3
+    assert seen[0] == (32, 32)
+    assert sum(seen[0]) > sum(seen[1]) > sum(seen[2])
+    assert report.after.macs <= 0.3 * report.before.macs
+    again = graphopt.prune(classifier(), calibration={"x": inputs(300)}, plan=report.plan)
+    assert _bytes(again) == _bytes(pruned)
+
+
+def test_steps_go_on_from_a_directory_to_the_same_bytes(tmp_path: Path) -> None:
+    whole, _ = _prune(classifier(), "macs=0.3", importance="obs-swap", steps=3)
+
+    class Stop(Exception):
+        pass
+
+    def stop(step: str, share: float | None) -> None:
+        if step == "compare":
+            raise Stop
+
+    with pytest.raises(Stop):
+        _prune(classifier(), "macs=0.3", importance="obs-swap", steps=3, run_directory=tmp_path / "run", progress=stop)
+    assert len(list((tmp_path / "run").glob("rankings*.npz"))) == 3
+    resumed, _ = _prune(classifier(), "macs=0.3", importance="obs-swap", steps=3, run_directory=tmp_path / "run")
+    assert _bytes(resumed) == _bytes(whole)
+
+
+def test_what_is_gone_comes_first_in_a_ranking_that_is_carried_over() -> None:
+    graph = analyze(classifier(hidden=4))
+    before = CRITERIA["l1"].rank(Evidence(graph))
+    gone = [int(unit) for ranking in before for unit in ranking.order[:2]]
+    smaller = analyze(cut(graph, graph.gone(gone)))
+    later = CRITERIA["l2"].rank(Evidence(smaller))
+    for old, new, found in zip(before, later, carried_over(before, later, gone), strict=True):
+        left = [unit.index for unit in old.group.units if unit.index not in gone]
+        place = {unit.index: number for number, unit in enumerate(new.group.units)}
+        assert found.order.tolist() == [*old.order[:2].tolist(), *(left[place[unit]] for unit in new.order.tolist())]
+        assert found.harm.tolist() == [0, 0, *new.harm.tolist()]
 
 
 def test_a_plan_fits_other_weights_of_the_same_structure_only() -> None:
@@ -243,7 +292,7 @@ def test_polishing_comes_closer_and_is_reproducible() -> None:
 
 def test_torch_differentiates_where_nobody_else_does() -> None:
     pytest.importorskip("torch")
-    for name in ("taylor", "fisher"):
+    for name in ("taylor", "fisher", "hessian"):
         _, report = _prune(classifier(), importance=name)
         assert report.after.macs <= 0.5 * report.before.macs
 
@@ -278,6 +327,7 @@ def test_a_model_that_takes_so_many_at_once_needs_no_number_of_samples() -> None
         {"threads": 0},
         {"seed": -1},
         {"polish": -1},
+        {"steps": 0},
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:

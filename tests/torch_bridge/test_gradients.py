@@ -125,7 +125,54 @@ def test_labels_must_fit_the_batches() -> None:
         list(gradients(classifier(), ["w"], [{}, {}], labels=[np.zeros(1)]))
 
 
-@pytest.mark.parametrize("criterion", ["taylor", "fisher"])
+def test_the_hessian_diagonal_is_that_of_the_exact_hessian() -> None:
+    text = """agraph (float[N,3] x) => (float[N,2] y) {
+        h = MatMul(x, w)
+        t = Tanh(h)
+        y = MatMul(t, v)
+    }"""
+    arrays = {
+        name: RANDOM.standard_normal(size).astype(np.float32) for name, size in {"w": (3, 4), "v": (4, 2)}.items()
+    }
+    x, labels = RANDOM.standard_normal((6, 3)).astype(np.float32), np.array([0, 1, 1, 0, 1, 0])
+    probes = 1000
+    (found,) = gradients(parse(text, arrays), ["w", "v"], [{"x": x}], labels=[labels], order=2, probes=probes)
+
+    def loss(flat: torch.Tensor) -> torch.Tensor:
+        logits = torch.tanh(torch.from_numpy(x) @ flat[:12].reshape(3, 4)) @ flat[12:].reshape(4, 2)
+        return torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels))
+
+    weights = torch.from_numpy(np.concatenate([arrays["w"].ravel(), arrays["v"].ravel()]))
+    exact = torch.autograd.functional.hessian(loss, weights).numpy()  # type: ignore[no-untyped-call]
+    beside = exact - np.diag(exact.diagonal())
+    spread = np.sqrt(np.square(beside).sum(1) / probes)  # the standard deviation of Hutchinson's estimate
+    error = np.concatenate([found["w"].ravel(), found["v"].ravel()]) - exact.diagonal()
+    assert np.abs(error / spread).max() < 4.5
+    assert spread.max() < 0.1 * np.abs(exact.diagonal()).max()
+
+
+def test_a_hessian_with_nothing_beside_its_diagonal_takes_one_probe() -> None:
+    model = parse("agraph (float[N,3] x) => (float[N,3] y) { y = Mul(x, w) }", {"w": np.ones(3, np.float32)})
+    x = RANDOM.standard_normal((5, 3)).astype(np.float32)
+    (found,) = gradients(model, ["w"], [{"x": x}], labels=[np.zeros_like(x)], loss="mse", order=2, probes=1)
+    np.testing.assert_allclose(found["w"], np.square(x).mean(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("text", [
+    "agraph (float[N,4,2] x) => (float[N,4,3] y) { y = MatMul(x, w) }",
+    """<ir_version: 11, opset_import: ["" : 23]> agraph (float[N,2,4,2] x) => (float[N,2,4,3] y) {
+        a = Attention(x, x, x)
+        y = MatMul(a, w)
+    }""",
+])  # fmt: skip
+def test_curvature_without_labels(text: str) -> None:
+    model = parse(text, {"w": RANDOM.standard_normal((2, 3)).astype(np.float32)})
+    x = RANDOM.standard_normal([5, 2, 4, 2] if "Attention" in text else [5, 4, 2]).astype(np.float32)
+    (found,) = gradients(model, ["w"], [{"x": x}], order=2, probes=50)
+    assert found["w"].mean() > 0
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "fisher", "hessian"])
 def test_importance_by_gradients_spares_what_matters(criterion: str) -> None:
     text = """agraph (float[N,4] x) => (float[N,3] y) {
         h = Gemm<transB=1>(x, w, b)

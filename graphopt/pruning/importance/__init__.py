@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from graphopt.errors import UsageError
-from graphopt.pruning.importance import activations, gradients, obs, weights
+from graphopt.pruning.importance import activations, gradients, obs, swaps, weights
 from graphopt.pruning.importance.evidence import Evidence, Gradients, Ranking
 
 __all__ = ["CRITERIA", "Criterion", "Evidence", "Gradients", "Ranking", "criterion"]
@@ -18,14 +18,17 @@ class Criterion(NamedTuple):
     Attributes:
         rank: Ranks the units of every group.
         needs_data: Whether it watches the model on calibration inputs.
+        refine: Given the units that are to go, finds as many of each group that had better go.
     """
 
     rank: Callable[[Evidence], list[Ranking]]
     needs_data: bool = False
+    refine: Callable[[Evidence, Sequence[int]], list[int]] | None = None
 
 
 CRITERIA: dict[str, Criterion] = {
     "obs": Criterion(obs.obs, needs_data=True),
+    "obs-swap": Criterion(obs.obs, needs_data=True, refine=swaps.swapped),
     "wanda": Criterion(activations.wanda, needs_data=True),
     "apoz": Criterion(activations.apoz, needs_data=True),
     "mean-activation": Criterion(activations.mean_activation, needs_data=True),
@@ -37,6 +40,7 @@ CRITERIA: dict[str, Criterion] = {
     "random": Criterion(weights.random),
     "taylor": Criterion(gradients.taylor, needs_data=True),
     "fisher": Criterion(gradients.fisher, needs_data=True),
+    "hessian": Criterion(gradients.hessian, needs_data=True),
 }
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,9 @@ class Gradients(Protocol):
     """Who can differentiate a model; the torch bridge does."""
 
     def __call__(
-        self, model: ir.Model, names: Sequence[str], batches: Sequence[Feeds]
+        self, model: ir.Model, names: Sequence[str], batches: Sequence[Feeds], *, order: Literal[1, 2] = 1
     ) -> Iterator[Mapping[str, Array]]:
-        """The gradient of the loss by each named constant, batch by batch."""
+        """The gradient of the loss by each named constant, batch by batch; of order 2 the diagonal of its Hessian."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Which channels go, how many of which group, and whether reconstruction follows: what each choice keeps, as Markdown.
 
 ``python tests/bench/pruning/criteria.py [--models ...] [--seeds ...] [--criteria ...] [--rankings ...]``. Figures are
-percent of the accuracy before, on average over seeds. All of it is 704 prunes.
+percent of the accuracy before, on average over seeds. All of it is 768 prunes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = ["kept", "main", "markdown"]
 
 CRITERIA: Final = (
     "obs",
+    "obs-swap",
     "wanda",
     "apoz",
     "mean-activation",
