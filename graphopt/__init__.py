@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphopt import channels, torch
     from graphopt.benchmark.latency import bench
+    from graphopt.distillation.distiller import distill
     from graphopt.errors import GraphoptError
     from graphopt.io import load, save
     from graphopt.optimizer import optimize
@@ -23,6 +24,7 @@ __all__ = [
     "__version__",
     "bench",
     "channels",
+    "distill",
     "load",
     "optimize",
     "prune",
@@ -35,6 +37,7 @@ _HOME = {
     "GraphoptError": "graphopt.errors",
     "__version__": "graphopt.version",
     "bench": "graphopt.benchmark.latency",
+    "distill": "graphopt.distillation.distiller",
     "load": "graphopt.io",
     "optimize": "graphopt.optimizer",
     "prune": "graphopt.pruning.pruner",

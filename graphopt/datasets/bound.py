@@ -25,6 +25,14 @@ _BLOCK: Final = 64  # samples that are read at once where nobody says how many
 class Source(Protocol):
     """Where the samples of a :class:`Bound` come from."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether each sample is a whole feed."""
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """Inputs that are the same for all samples."""
+
     def feeds(self, rows: Rows) -> Feeds:
         """The feeds of these samples, as one batch."""
 
@@ -66,6 +74,16 @@ class Parts:
     truth: Array | None = None
     stacked: frozenset[str] = frozenset()
 
+    @property
+    def whole(self) -> bool:
+        """Whether each sample is a whole feed."""
+        return bool(self.stacked)
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """Inputs that are the same for all samples."""
+        return frozenset(part.name for part in self.parts if not part.column.shape)
+
     def feeds(self, rows: Rows) -> Feeds:
         """The feeds of these samples, as one batch."""
         read = {part.name: part.read(rows) for part in self.parts}
@@ -82,6 +100,8 @@ class Calls:
 
     calls: Sequence[Mapping[str, Any]]
     truths: Sequence[Array] = ()
+    whole = True
+    shared: frozenset[str] = frozenset()
 
     def feeds(self, rows: Rows) -> Feeds:
         """The one feed."""
@@ -126,6 +146,21 @@ class Bound:
         return self._group or 1
 
     @property
+    def group_is_fixed(self) -> bool:
+        """Whether the model takes just :attr:`group` samples at once, and no other number."""
+        return self._group is not None
+
+    @property
+    def whole(self) -> bool:
+        """Whether each sample is a whole feed, whose arrays need not have samples along their leading axes."""
+        return self._source.whole
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """Inputs that are the same for all samples, so that they have no axis of samples."""
+        return self._source.shared
+
+    @property
     def labels(self) -> Array | None:
         """One a sample, in the order of the batches (of whole feeds: those of each, one after another), or None."""
         return self._source.labels(self._rows)
@@ -145,6 +180,25 @@ class Bound:
     def _batches(self, size: int) -> Iterator[Feeds]:
         for start in range(0, len(self._rows), size):
             yield self._source.feeds(self._rows[start : start + size])
+
+    def at(self, numbers: Rows) -> Feeds:
+        """The samples of these numbers (from 0 on, in any order, repeats are fine) as one batch in that order.
+
+        Raises:
+            UsageError: The model takes another number of samples at once.
+            IndexError: There is no such sample.
+        """
+        if len(numbers) != (self._group or len(numbers)):
+            raise UsageError(f"{self.name}: {len(numbers)} samples are asked for, and the model takes {self._group}")
+        ascending, places = np.unique(numbers, return_inverse=True)
+        feeds = self._source.feeds(self._rows[ascending])
+        if self.whole or np.array_equal(ascending, numbers):
+            return feeds
+        return {name: array if name in self.shared else array[places] for name, array in feeds.items()}
+
+    def labels_at(self, numbers: Rows) -> Array | None:
+        """The labels of these samples, in their order (of whole feeds: those of each, one after another)."""
+        return self._source.labels(self._rows[numbers])
 
     @property
     def digest(self) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Iterable, Mapping
 
 from graphopt.datasets.arrays import KEYS, from_arrays, from_feeds
 from graphopt.datasets.column import Dataset
 from graphopt.datasets.options import Options
 from graphopt.errors import ModelError, UsageError
+from graphopt.importing import imported
 
 __all__ = ["open_function"]
 
@@ -26,18 +24,7 @@ def open_function(spec: str, pairs: Mapping[str, str]) -> Dataset:
         ModelError: It returns something else.
     """
     options = Options.of(pairs, spec, KEYS)
-    module_name, _, function_name = spec.partition(":")
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"{spec} cannot be imported: {error}") from error
-    finally:
-        sys.path.remove(here)
-    if not callable(function):
-        raise UsageError(f"{spec} is not a function")
-    made = function()
+    made = imported(spec)()
     if isinstance(made, Mapping):
         return from_arrays(made, spec, options)
     if isinstance(made, Iterable) and not isinstance(made, (str, bytes)):

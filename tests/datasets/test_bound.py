@@ -93,3 +93,41 @@ def test_large_data_stay_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (next(mapped.batches())["a"] == 7).all()
     assert (next(kept.batches())["a"] != 7).any()
     assert rows(kept.take(3)) == sorted(rows(kept.take(3)))
+
+
+def test_samples_by_number() -> None:
+    bound = bind(DATA, MODEL, samples=10, seed=3)
+    every = rows(bound)
+    numbers = np.array([7, 0, 7, 9, 2])
+    assert [int(value) // 4 for value in bound.at(numbers)["a"][:, 0]] == [every[number] for number in numbers]
+    labels = bound.labels_at(numbers)
+    assert labels is not None
+    assert labels.tolist() == [every[number] for number in numbers]
+    assert bind({"a": A}, MODEL).labels_at(numbers) is None
+    with pytest.raises(IndexError):
+        bound.at(np.array([10]))
+
+
+def test_samples_by_number_in_groups_and_whole_feeds() -> None:
+    fixed = bind(DATA, FIXED)
+    assert fixed.group_is_fixed
+    assert not bind(DATA, MODEL).group_is_fixed
+    assert fixed.at(np.array([2, 1, 0]))["a"][:, 0].tolist() == [8, 4, 0]
+    with pytest.raises(UsageError, match="2 samples are asked for, and the model takes 3"):
+        fixed.at(np.array([2, 1]))
+    calls = bind([{"a": A[:2], "y": [0, 1]}, {"a": A[2:7], "y": [2, 3, 4, 5, 6]}], MODEL)
+    assert calls.whole
+    assert not fixed.whole
+    assert calls.at(np.array([1]))["a"].shape == (5, 4)
+    labels = calls.labels_at(np.array([1]))
+    assert labels is not None
+    assert labels.tolist() == [2, 3, 4, 5, 6]
+
+
+def test_an_input_that_all_samples_share() -> None:
+    model = parse("agraph (float[N,4] a, float s) => (float[N,4] b) { b = Mul(a, s) }")
+    bound = bind({"a": A, "s": np.float32(3)}, model)
+    assert bound.shared == {"s"}
+    feeds = bound.at(np.array([4, 1, 1]))
+    assert feeds["s"].shape == ()
+    assert feeds["a"][:, 0].tolist() == [16, 4, 4]

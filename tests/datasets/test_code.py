@@ -65,7 +65,7 @@ def test_feeds() -> None:
     [
         ("my_data_for_tests:nothing", ModelError, "gives NoneType"),
         ("my_data_for_tests:empty", ModelError, "no samples"),
-        ("my_data_for_tests:number", UsageError, "is not a function"),
+        ("my_data_for_tests:number", UsageError, "is no function"),
         ("my_data_for_tests:absent", UsageError, "cannot be imported"),
         ("no_such_module_here:f", UsageError, "cannot be imported"),
         ("my_data_for_tests", ModelError, "there are no such data"),

@@ -1,0 +1,98 @@
+"""What a distillation did, as plain data; :mod:`graphopt.distillation.render` shows it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphopt.distillation.history import Record
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+__all__ = ["Contender", "DistillReport"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contender:
+    """A model of the run, and how good it is on held-out samples.
+
+    Attributes:
+        name: ``teacher``, ``student before`` or ``student``.
+        params: Elements of weights; None where it is no ONNX model yet.
+        macs: Multiply-accumulates of one sample; None likewise.
+        bytes: Bytes of constants; None likewise.
+        scores: By metric, and ``loss`` of the student.
+    """
+
+    name: str
+    params: int | None
+    macs: int | None
+    bytes: int | None
+    scores: Mapping[str, float]
+
+
+@dataclasses.dataclass(eq=False)
+class DistillReport:
+    """What a distillation did.
+
+    Attributes:
+        loss: The loss, as it was given.
+        samples: How many samples were learnt from, and how many were held out.
+        contenders: Teachers, the student before, and the student.
+        records: What each epoch has come to.
+        best: The number of the epoch whose weights stayed.
+        rounds: The first epoch of each round; a round after the first began by pruning.
+        deviation: By output: the largest difference between the result in ONNX Runtime and the student in torch, as a
+            share of the output's largest magnitude.
+        cached: Bytes of the teachers' cached outputs; 0 where they were asked each time.
+        notes: What a user should know.
+        seconds: Time by step.
+        is_first: Whether this is the first of the processes that trained together.
+    """
+
+    loss: str
+    samples: tuple[int, int]
+    contenders: Sequence[Contender]
+    records: Sequence[Record]
+    best: int
+    rounds: Sequence[int]
+    deviation: Mapping[str, float]
+    cached: int
+    notes: list[str]
+    seconds: Mapping[str, float]
+    is_first: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain data for JSON; ``None`` for numbers that are not finite."""
+        return {
+            "loss": self.loss,
+            "samples": {"train": self.samples[0], "evaluation": self.samples[1]},
+            "models": [_plain(dataclasses.asdict(one)) for one in self.contenders],
+            "epochs": [_plain(dataclasses.asdict(one)) for one in self.records],
+            "best": self.best,
+            "rounds": list(self.rounds),
+            "deviation": _plain(self.deviation),
+            "cached": self.cached,
+            "notes": list(self.notes),
+            "seconds": dict(self.seconds),
+        }
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from graphopt.distillation.render import report
+
+        yield from report(self, options)
+
+    def _repr_html_(self) -> str:
+        from graphopt.distillation.render import html
+
+        return html(self)
+
+
+def _plain(data: Any) -> Any:
+    """With ``None`` for NaN and infinities, which JSON does not have."""
+    if isinstance(data, Mapping):
+        return {key: _plain(one) for key, one in data.items()}
+    return None if isinstance(data, float) and not math.isfinite(data) else data
