@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -17,14 +17,33 @@ from graphopt.errors import ModelError, UsageError
 from graphopt.interop.kinds import Source
 from graphopt.torch import places
 from graphopt.torch.compiler import compile_model
+from graphopt.torch.ops.quantized import dequantized, layout, quantized
 from graphopt.torch.places import Place
-from graphopt.torch.policy import Policy, is_statistic, is_weight
+from graphopt.torch.policy import Policy, dequantizer, is_statistic, is_weight
 from graphopt.torch.program import Program
 from graphopt.torch.values import Run, from_ir
 
 __all__ = ["GraphModule", "from_onnx"]
 
 _OVERRIDABLE = 4  # IR version from which an initializer among the inputs is a default
+
+
+class Grid(NamedTuple):
+    """Of a weight that is integers in the file: how to find the nearest ones.
+
+    Attributes:
+        scale: What the module calls the scale.
+        zero: And the zero point, if there is one.
+        axis: Along which scales lie.
+        block: How many elements share one there; 0 where it is all or one.
+        kind: The type of the integers.
+    """
+
+    scale: str
+    zero: str | None
+    axis: int
+    block: int
+    kind: ir.DataType
 
 
 class GraphModule(nn.Module):
@@ -48,6 +67,7 @@ class GraphModule(nn.Module):
         self._reads: list[tuple[int, str]] = []
         self._overridable: dict[str, int] = {}
         self._places: dict[str, Place] = {}
+        self._grids: dict[str, Grid] = {}
 
     def forward(self, *inputs: Any, **named: Any) -> tuple[Any, ...]:
         """The outputs.
@@ -102,6 +122,16 @@ class GraphModule(nn.Module):
             return held.device
         return torch.device("cpu")
 
+    def stored(self, name: str) -> torch.Tensor:
+        """A parameter or buffer as it is in the file: of a weight that is quantized there, the nearest integers."""
+        held: torch.Tensor = getattr(self, name)
+        grid = self._grids.get(name)
+        if grid is None:
+            return held
+        zero = None if grid.zero is None else getattr(self, grid.zero)
+        with torch.no_grad():
+            return quantized(held, getattr(self, grid.scale), zero, axis=grid.axis, block=grid.block, kind=grid.kind)
+
     def _note(self, onnx_name: str, name: str, slot: int, place: Place | None, overridable: bool) -> None:
         """Remembers whence a constant comes and where the program reads it."""
         self._reads.append((slot, name))
@@ -124,40 +154,68 @@ def from_onnx(model: Any, *, trainable: Policy = "weights") -> GraphModule:
         model: A path, an ``onnx_ir.Model``, an ``onnx.ModelProto`` or a graphsurgeon graph; it is not changed.
         trainable: What trains: ``"weights"`` (what :func:`~graphopt.torch.policy.is_weight` says), ``"all"`` constants
             of floats, ``"none"``, or a function of the constant's value in the graph. Weights are parameters, whether
-            they train or not; other constants, and the statistics of batch normalizations, are buffers.
+            they train or not; other constants, and the statistics of batch normalizations, are buffers. A weight that
+            is integers behind a DequantizeLinear trains as the floats that it stands for, rounded at each use.
 
     Raises:
         UnsupportedOperator: A node cannot be executed; see :func:`graphopt.torch.register`.
         ModelError: The model cannot be read.
     """
     original = Source.of(model).read()
+    places.mark(original)
     flat = inlined(original)
-    known = places.constants_of(original)
-    here = places.constants_of(flat)
-    roles = {value: _role(value, trainable) for value in here.values()}
+    found = places.marked(flat)
+    roles = {value: _role(value, trainable) for value in found}
     inputs = [value for value in flat.graph.inputs if not value.is_initializer()]
     compiled = compile_model(flat, inputs, lambda value: roles.get(value, "fixed") != "fixed")
     module = GraphModule(
         compiled.program, [value.name or "" for value in inputs], [value.name or "" for value in flat.graph.outputs]
     )
-    found = {value: place for place, value in here.items()}
+    names: dict[Place, str] = {}
+    held: dict[ir.Value, str] = {}
     for value, slot in compiled.reads.items():
-        name = _unused(module, value.name or "constant")
-        _hold(module, name, value, roles.get(value, "fixed"), compiled.folded.get(value))
         place = None if value in compiled.folded else found.get(value)
+        name = names.get(place) if place is not None else None
+        if name is None:
+            name = _unused(module, place.name if place is not None else value.name or "constant")
+            _hold(module, name, value, roles.get(value, "fixed"), compiled.folded.get(value))
+        if place is not None:
+            names[place] = name
+        held[value] = name
         overridable = value.is_graph_input() and (original.ir_version or _OVERRIDABLE) >= _OVERRIDABLE
-        module._note(value.name or "", name, slot, place if place in known else None, overridable)
+        module._note(place.name if place is not None else value.name or "", name, slot, place, overridable)
+    for value, name in held.items():
+        if isinstance(getattr(module, name), nn.Parameter) and (grid := _grid(value, held)) is not None:
+            module._grids[name] = grid
     return module.eval()
+
+
+def _grid(value: ir.Value, names: Mapping[ir.Value, str]) -> Grid | None:
+    tensor = _tensor_of(value)
+    node = dequantizer(value, tensor) if tensor is not None else None
+    if node is None or tensor is None:
+        return None
+    scale, zero = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+    assert scale is not None
+    return Grid(names[scale], None if zero is None else names[zero], **layout(node), kind=tensor.dtype)
+
+
+def _tensor_of(value: ir.Value) -> ir.TensorProtocol | None:
+    return value.const_value if value.is_initializer() else constants.constant(value)
 
 
 def _role(value: ir.Value, trainable: Policy) -> str:
     """trained | frozen | statistic | fixed; the first two are parameters."""
-    tensor = value.const_value if value.is_initializer() else constants.constant(value)
-    if tensor is None or tensor.dtype not in constants.FLOAT_TYPES:
+    tensor = _tensor_of(value)
+    if tensor is None:
         return "fixed"
+    chosen = trainable(value) if callable(trainable) else trainable == "all"
+    if tensor.dtype not in constants.FLOAT_TYPES:
+        wanted = chosen or trainable == "weights"
+        return "trained" if wanted and dequantizer(value, tensor) is not None else "fixed"
     if is_statistic(value):
         return "statistic"
-    if trainable(value) if callable(trainable) else trainable == "all":
+    if chosen:
         return "trained"
     if not is_weight(value, tensor):
         return "fixed"
@@ -169,15 +227,25 @@ def _hold(module: GraphModule, name: str, value: ir.Value, role: str, folded: to
     if folded is not None:
         module.register_buffer(name, folded, persistent=False)
         return
-    source = value.const_value if value.is_initializer() else constants.constant(value)
-    held = from_ir(source) if source is not None else None
-    if held is None:
+    source = _tensor_of(value)
+    made = from_ir(source) if source is not None else None
+    if made is None or source is None:
         kind = source.dtype.name if source is not None else "unknown"
         raise ModelError(f"constant '{value.name}' has elements of type {kind}, which torch does not have")
+    node = dequantizer(value, source) if role == "trained" else None
+    held = made if node is None else _dequantized(node, made)
     if role in ("trained", "frozen"):
         module.register_parameter(name, nn.Parameter(held, requires_grad=role == "trained"))
     else:
         module.register_buffer(name, held)
+
+
+def _dequantized(node: ir.Node, integers: torch.Tensor) -> torch.Tensor:
+    """The floats that a quantized weight stands for, which train in its place."""
+    tensors = [None if value is None else _tensor_of(value) for value in node.inputs[1:3]]
+    scale, zero = [None if one is None else from_ir(one) for one in [*tensors, None][:2]]
+    assert scale is not None
+    return dequantized(node, integers, scale, zero)
 
 
 def _unused(module: nn.Module, name: str) -> str:

@@ -37,7 +37,7 @@ def to_onnx(module: GraphModule, model: Any) -> Any:
     copy = source.read()
     found = places.constants_of(copy)
     for name, place in module._places.items():
-        held: torch.Tensor = getattr(module, name)
+        held = module.stored(name)
         value = found.get(place)
         if value is None:
             raise ModelError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import re
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import graphopt.torch as bridge  # noqa: E402
 from graphopt.runtime import ELEMENT_TYPES  # noqa: E402
 from graphopt.torch.values import from_ir, to_numpy  # noqa: E402
 
-__all__ = ["concerned", "judge"]
+__all__ = ["concerned", "inputs", "judge", "score"]
 
 _ELSEWHERE = frozenset({"ImageDecoder", "StringNormalizer", "StringSplit", "StringConcat", "RegexFullMatch"})
 _TEXT = onnx.TensorProto.STRING
@@ -51,20 +52,35 @@ def concerned(case: Case) -> bool:
     )
 
 
-def judge(case: Case) -> str | None:
-    """What differs; empty when nothing does, ``None`` where ONNX Runtime cannot say."""
+def with_the_bridge(case: Case) -> Sequence[Any]:
+    """The outputs of the case here."""
+    outputs: tuple[Any, ...] = bridge.from_onnx(case.model)(**inputs(case))
+    return outputs
+
+
+def judge(case: Case, execute: Callable[[Case], Sequence[Any]] = with_the_bridge) -> str | None:
+    """What differs; empty when nothing does, ``None`` where ONNX Runtime cannot say.
+
+    Args:
+        case: The case.
+        execute: Gives its outputs in torch.
+    """
     status, expected = reference(case)
     if status != "ran":
         return None
-    module = bridge.from_onnx(case.model)
     with torch.no_grad():
-        outputs = module(**{name: _tensor(one) for name, one in case.feeds.items()})
+        outputs = execute(case)
     half = any(value.type.tensor_type.elem_type in _HALF for value in case.model.graph.input)
     actual = [
         _as_expected(_array(one), wanted, value.type.tensor_type.elem_type)
         for one, wanted, value in zip(outputs, expected, case.model.graph.output, strict=True)
     ]
     return difference(expected, actual, exact=False, at_least=4e-3 if half else 0)
+
+
+def inputs(case: Case) -> dict[str, Any]:
+    """The inputs of a case as tensors, by name."""
+    return {name: _tensor(one) for name, one in case.feeds.items()}
 
 
 def _tensor(value: Any) -> Any:
@@ -111,25 +127,27 @@ def _packed(raw: np.ndarray[Any, Any], bits: int) -> np.ndarray[Any, Any]:
     return np.asarray(np.bitwise_or.reduce(shifted, axis=1))
 
 
-def main() -> None:
-    """Prints the figures."""
-    failures: collections.Counter[str] = collections.Counter()
-    examples: dict[str, str] = {}
-    ran = 0
+def score(execute: Callable[[Case], Sequence[Any]] = with_the_bridge) -> tuple[int, dict[str, str]]:
+    """How many cases ONNX Runtime runs, and why some of them fail in torch, by name."""
+    ran, failures = 0, {}
     for case in filter(concerned, collect()):
         try:
-            found = judge(case)
+            found = judge(case, execute)
         except Exception as error:  # noqa: BLE001 -- any error is a failure of this case, and the rest shall run
             found = f"{type(error).__name__}: {error}"
         ran += found is not None
         if found:
-            why = re.sub(r"node '.*?' ", "", found.splitlines()[0])[:100]
-            failures[why] += 1
-            examples.setdefault(why, case.name)
-    good = ran - failures.total()
+            failures[case.name] = re.sub(r"node '.*?' ", "", found.splitlines()[0])[:100]
+    return ran, failures
+
+
+def main() -> None:
+    """Prints the figures."""
+    ran, failures = score()
+    good = ran - len(failures)
     print(f"{good} of {ran} node cases that ONNX Runtime runs agree: {good / ran:.2%}")
-    for why, count in failures.most_common():
-        print(f"{count:4} {why} ({examples[why]})")
+    for why, count in collections.Counter(failures.values()).most_common():
+        print(f"{count:4} {why} ({next(name for name, one in failures.items() if one == why)})")
 
 
 if __name__ == "__main__":

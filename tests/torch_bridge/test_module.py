@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,24 @@ def test_memory_is_given_back_after_the_last_use() -> None:
     text = "agraph (float[N] x) => (float[N] y) { a = Exp(x)  b = Neg(a)  c = Relu(b)  y = Abs(c) }"
     steps = bridge.from_onnx(parse(text))._program.steps
     assert [step.done for step in steps] == [(step.inputs[0],) for step in steps]
+
+
+def test_a_run_without_gradients_holds_two_tensors_at_a_time() -> None:
+    alive: list[weakref.ref[Tensor]] = []
+    most = []
+
+    @bridge.register("Next", domain="memory.test")
+    def following(x: Tensor) -> Tensor:
+        made = x + 1
+        alive.append(weakref.ref(made))
+        most.append(sum(one() is not None for one in alive))
+        return made
+
+    nodes = " ".join(f"v{place + 1} = memory.test.Next(v{place})" for place in range(20))
+    text = f"""<ir_version: 10, opset_import: ["" : 21, "memory.test" : 1]>
+    agraph (float[N] v0) => (float[N] v20) {{ {nodes} }}"""
+    bridge.from_onnx(parse(text))(torch.ones(3))
+    assert max(most) == 2
 
 
 def test_an_overridable_initializer_is_a_default() -> None:

@@ -31,8 +31,11 @@ KNOWN = {
 }
 """Why some cases differ, by a part of their names."""
 
-TOLERANCE = {"basic_pitch": 2e-4, "ppocrv6_det_tiny": 5e-5}
-"""Models whose outputs ONNX Runtime itself gives no more exactly, its optimisations on."""
+FRAGILE = {
+    "basic_pitch": "logarithms of amplitudes near zero magnify the rounding of either by a thousand",
+    "ppocrv6_det_tiny": "ONNX Runtime approximates the last Sigmoid, whose results are small",
+}
+"""Models of which both sides keep less than 1e-5 to each other: there float64 is the judge."""
 
 
 def outcome(case: Any) -> str | None:
@@ -75,13 +78,24 @@ def test_shipped_models_agree_with_onnx_runtime(name: str, models: Path) -> None
     feeds, expected = _first_that_runs(model, session)
     with torch.no_grad():
         actual = bridge.from_onnx(model).named(feeds).values()
-    bound = TOLERANCE.get(name, 1e-5)
+        if name in FRAGILE:
+            wide = bridge.from_onnx(model).double().named({key: _wide(one) for key, one in feeds.items()}).values()
+            exact = [one.numpy() for one in wide]
+            ours, theirs = (
+                distance([_wide(one) for one in side], exact) for side in (map(np.asarray, actual), expected)
+            )
+            assert ours <= theirs < 5e-5
+            return
     for one, other in zip(expected, actual, strict=True):
         assert one.shape == tuple(other.shape)
         if one.dtype.kind == "f":
-            assert np.abs(one - other.numpy()).max() <= bound * np.abs(one).max()
+            assert np.abs(one - other.numpy()).max() <= 1e-5 * np.abs(one).max()
         else:
             np.testing.assert_array_equal(one, other.numpy())
+
+
+def _wide(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return array.astype(np.float64) if array.dtype == np.float32 else array
 
 
 def _first_that_runs(model: Any, session: Any) -> tuple[dict[str, Any], list[Any]]:

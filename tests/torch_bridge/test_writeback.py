@@ -82,6 +82,41 @@ def test_constant_nodes_hold_weights_too() -> None:
     assert run(model, {"x": np.ones((1, 2), np.float32)})[0].tolist() == [[1, 2]]
 
 
+FUNCTIONS = """<ir_version: 10, opset_import: ["" : 21, "local" : 1]>
+agraph (float[N,2] x, bool c) => (float[N,2] y) {
+    w = Constant<value_floats=[1.0, 2.0]>()
+    a = local.scaled(x)
+    b = Mul(a, w)
+    d = local.scaled(b)
+    y = If(c) <
+        then_branch = one () => (float[N,2] e) { e = local.twice(d) },
+        else_branch = two () => (float[N,2] f) { f = Identity(d) }
+    >
+}
+<opset_import: ["" : 21, "local" : 1], domain: "local">
+scaled (a) => (b) { w = Constant<value_floats=[3.0, 4.0]>()  b = Mul(a, w) }
+<opset_import: ["" : 21, "local" : 1], domain: "local">
+twice (a) => (b) { c = local.scaled(a)  w = Constant<value_floats=[5.0, 6.0]>()  b = Add(c, w) }"""
+
+
+def test_constants_of_functions_train_as_one_wherever_they_are_called() -> None:
+    model = parse(FUNCTIONS)
+    module: Any = bridge.from_onnx(model)
+    assert sorted(one.tolist() for one in module.parameters()) == [[1, 2], [3, 4], [5, 6]]
+    x, yes = torch.ones(1, 2), torch.tensor(True)
+    module(x, yes)[0].sum().backward()
+    shared = next(one for one in module.parameters() if one[0] == 3)
+    assert shared.grad.tolist() == [3 * 3**2, 3 * 2 * 4**2]
+    with torch.no_grad():
+        for one in module.parameters():
+            one.add_(1)
+    back = bridge.to_onnx(module, model)
+    assert len(back.functions) == 2
+    for which in (True, False):
+        expected = module(x, torch.tensor(which))[0].detach().numpy()
+        assert np.array_equal(run(back, {"x": x.numpy(), "c": np.array(which)})[0], expected)
+
+
 def test_another_model_is_refused() -> None:
     module: Any = bridge.from_onnx(model_of())
     other = model_of()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -26,30 +26,45 @@ _MAX_INDICES: tuple[Callable[..., Any], ...] = (
 )
 
 
-def _settings(node: OpNode) -> dict[str, Any]:
+class _Window(NamedTuple):
+    """How a window moves; one number for each axis of space, ``pads`` those at the begins, then those at the ends."""
+
+    kernel: Sequence[int]
+    strides: Sequence[int]
+    dilations: Sequence[int]
+    pads: Sequence[int]
+    auto_pad: str
+    ceil: bool
+
+    @property
+    def rank(self) -> int:
+        return len(self.kernel)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether torch's own pooling knows such windows."""
+        begins, ends = self.pads[: self.rank], self.pads[self.rank :]
+        fits = begins == ends and all(2 * pad <= size for pad, size in zip(begins, self.kernel, strict=True))
+        return fits and self.rank <= 3 and self.auto_pad == "NOTSET" and not self.ceil
+
+
+def _window(node: OpNode) -> _Window:
     kernel = node.attribute("kernel_shape")
-    rank = len(kernel)
-    return {
-        "kernel": kernel,
-        "strides": node.attribute("strides") or (1,) * rank,
-        "dilations": node.attribute("dilations") or (1,) * rank,
-        "pads": node.attribute("pads") or (0,) * (2 * rank),
-        "auto_pad": node.attribute("auto_pad", "NOTSET"),
-        "ceil": bool(node.attribute("ceil_mode", 0)),
-    }
+    ones = (1,) * len(kernel)
+    return _Window(
+        kernel,
+        node.attribute("strides") or ones,
+        node.attribute("dilations") or ones,
+        node.attribute("pads") or (0,) * (2 * len(kernel)),
+        node.attribute("auto_pad", "NOTSET"),
+        bool(node.attribute("ceil_mode", 0)),
+    )
 
 
-def _pads(
-    x: Tensor,
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    pads: Sequence[int],
-    auto_pad: str,
-    ceil: bool,
-) -> tuple[list[int], list[int]]:
+def _pads(x: Tensor, window: _Window) -> tuple[list[int], list[int]]:
     """Pads, and what must be added at the ends so that the last window fits (ceil_mode)."""
-    rank = len(kernel)
+    kernel, strides, dilations, pads, auto_pad, ceil = window
+    rank = window.rank
     if auto_pad.startswith("SAME"):
         pads = same_pads(x.shape[2:], kernel, strides, dilations, upper=auto_pad == "SAME_UPPER")
     elif auto_pad == "VALID":
@@ -69,21 +84,19 @@ def _pads(
 
 @builds("MaxPool")
 def max_pool(node: OpNode) -> Callable[..., Any]:
-    settings = _settings(node)
-    kernel, pads, rank = settings["kernel"], settings["pads"], len(settings["kernel"])
+    window = _window(node)
     if node.outputs > 1:
-        return functools.partial(_max_pool_indices, **settings, column=bool(node.attribute("storage_order", 0)))
-    symmetric = pads[:rank] == pads[rank:] and all(2 * p <= k for p, k in zip(pads, kernel))  # noqa: B905
-    if rank <= 3 and symmetric and settings["auto_pad"] == "NOTSET" and not settings["ceil"]:
-        return functools.partial(
-            _plain,
-            inner=_MAX[rank - 1],
-            kernel_size=kernel,
-            stride=settings["strides"],
-            padding=pads[:rank],
-            dilation=settings["dilations"],
-        )
-    return functools.partial(_max_pool, **settings)
+        return functools.partial(_max_pool_indices, window=window, column=bool(node.attribute("storage_order", 0)))
+    if not window.is_plain:
+        return functools.partial(_max_pool, window=window)
+    return functools.partial(
+        _plain,
+        inner=_MAX[window.rank - 1],
+        kernel_size=window.kernel,
+        stride=window.strides,
+        padding=window.pads[: window.rank],
+        dilation=window.dilations,
+    )
 
 
 def _plain(x: Tensor, *, inner: Callable[..., Tensor], **settings: Any) -> Tensor:
@@ -97,38 +110,28 @@ def _lowest(dtype: torch.dtype) -> float:
 def _max_pool(
     x: Tensor,
     *,
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    pads: Sequence[int],
-    auto_pad: str,
-    ceil: bool,
+    window: _Window,
 ) -> Tensor:
-    pads, more = _pads(x, kernel, strides, dilations, pads, auto_pad, ceil)
-    rank, dtype = len(kernel), x.dtype
+    pads, more = _pads(x, window)
+    rank, dtype = window.rank, x.dtype
     work = x if dtype.is_floating_point else x.to(torch.float64)
     ends = [pad + add for pad, add in zip(pads[rank:], more, strict=True)]
     work = padded(work, [*pads[:rank], *ends], -math.inf)
-    result: Tensor = _MAX[rank - 1](work, kernel, strides, 0, dilations)
+    result: Tensor = _MAX[rank - 1](work, window.kernel, window.strides, 0, window.dilations)
     return result.to(dtype)
 
 
 def _max_pool_indices(
     x: Tensor,
     *,
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    pads: Sequence[int],
-    auto_pad: str,
-    ceil: bool,
+    window: _Window,
     column: bool,
 ) -> tuple[Tensor, Tensor]:
-    pads, more = _pads(x, kernel, strides, dilations, pads, auto_pad, ceil)
-    rank, sizes = len(kernel), x.shape[2:]
+    pads, more = _pads(x, window)
+    rank, sizes = window.rank, x.shape[2:]
     ends = [pad + add for pad, add in zip(pads[rank:], more, strict=True)]
     work = padded(x, [*pads[:rank], *ends], _lowest(x.dtype))
-    result, places = _MAX_INDICES[rank - 1](work, kernel, strides, 0, dilations)
+    result, places = _MAX_INDICES[rank - 1](work, window.kernel, window.strides, 0, window.dilations)
     coordinates = []
     for axis in reversed(range(rank)):
         coordinates.append(places % work.shape[2 + axis] - pads[axis])
@@ -144,48 +147,39 @@ def _max_pool_indices(
 
 @builds("AveragePool")
 def average_pool(node: OpNode) -> Callable[..., Tensor]:
-    settings = _settings(node)
-    counts = bool(node.attribute("count_include_pad", 0))
-    kernel, pads, rank = settings["kernel"], settings["pads"], len(settings["kernel"])
-    symmetric = pads[:rank] == pads[rank:] and all(2 * p <= k for p, k in zip(pads, kernel))  # noqa: B905
-    simple = symmetric and settings["auto_pad"] == "NOTSET" and not settings["ceil"] and rank <= 3
-    if simple and all(dilation == 1 for dilation in settings["dilations"]):
-        return functools.partial(
-            _plain,
-            inner=(F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[rank - 1],
-            kernel_size=kernel,
-            stride=settings["strides"],
-            padding=pads[:rank],
-            count_include_pad=counts,
-        )
-    return functools.partial(_average_pool, **settings, include=counts)
+    window, counts = _window(node), bool(node.attribute("count_include_pad", 0))
+    if not window.is_plain or any(dilation != 1 for dilation in window.dilations):
+        return functools.partial(_average_pool, window=window, include=counts)
+    return functools.partial(
+        _plain,
+        inner=(F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[window.rank - 1],
+        kernel_size=window.kernel,
+        stride=window.strides,
+        padding=window.pads[: window.rank],
+        count_include_pad=counts,
+    )
 
 
 def _average_pool(
     x: Tensor,
     *,
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    pads: Sequence[int],
-    auto_pad: str,
-    ceil: bool,
+    window: _Window,
     include: bool,
 ) -> Tensor:
-    pads, more = _pads(x, kernel, strides, dilations, pads, auto_pad, ceil)
-    extension = [0] * len(kernel) + more
+    pads, more = _pads(x, window)
+    extension = [0] * window.rank + more
     ones = torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype, device=x.device)
     ones = padded(padded(ones, pads, float(include)), extension)
-    sums = _windows(padded(padded(x, pads), extension), kernel, strides, dilations).sum(-1)
-    return sums / _windows(ones, kernel, strides, dilations).sum(-1)
+    sums = _windows(padded(padded(x, pads), extension), window).sum(-1)
+    return sums / _windows(ones, window).sum(-1)
 
 
-def _windows(x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> Tensor:
+def _windows(x: Tensor, window: _Window) -> Tensor:
     """``(N, C, places..., elements)``: a view of the windows, then flattened."""
-    rank = len(kernel)
-    shape, stride = list(x.shape[:2]), list(x.stride()[:2])
+    kernel, strides, dilations, *_ = window
+    rank = window.rank
     x = x.contiguous()
-    stride = list(x.stride()[:2])
+    shape, stride = list(x.shape[:2]), list(x.stride()[:2])
     for axis in range(rank):
         span = (kernel[axis] - 1) * dilations[axis] + 1
         shape.append((x.shape[2 + axis] - span) // strides[axis] + 1)
@@ -198,23 +192,18 @@ def _windows(x: Tensor, kernel: Sequence[int], strides: Sequence[int], dilations
 
 @builds("LpPool")
 def lp_pool(node: OpNode) -> Callable[..., Tensor]:
-    return functools.partial(_lp_pool, **_settings(node), p=node.attribute("p", 2))
+    return functools.partial(_lp_pool, window=_window(node), p=node.attribute("p", 2))
 
 
 def _lp_pool(
     x: Tensor,
     *,
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    pads: Sequence[int],
-    auto_pad: str,
-    ceil: bool,
+    window: _Window,
     p: float,
 ) -> Tensor:
-    pads, more = _pads(x, kernel, strides, dilations, pads, auto_pad, ceil)
-    work = padded(padded(x, pads), [0] * len(kernel) + more)
-    return _windows(work.abs().pow(p), kernel, strides, dilations).sum(-1).pow(1 / p)
+    pads, more = _pads(x, window)
+    work = padded(padded(x, pads), [0] * window.rank + more)
+    return _windows(work.abs().pow(p), window).sum(-1).pow(1 / p)
 
 
 @op("GlobalAveragePool")

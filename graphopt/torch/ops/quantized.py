@@ -15,7 +15,7 @@ from graphopt.torch.ops.convolution import convolve
 from graphopt.torch.registry import builds, op
 from graphopt.torch.values import torch_dtype
 
-__all__: list[str] = []
+__all__ = ["dequantized", "layout", "quantized"]
 
 _BOUNDS = {
     ir.DataType.INT8: (-128, 127),
@@ -40,15 +40,34 @@ def _spread(x: Tensor, parameter: Tensor, axis: int, block: int) -> Tensor:
     return parameter.reshape(shape)
 
 
+def _kind(node: ir.Node) -> ir.DataType | None:
+    """What a QuantizeLinear gives; ``None`` if its zero point is computed and of no declared type."""
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        return node.inputs[2].dtype
+    asked = node.attributes.get("output_dtype")
+    return ir.DataType((asked.as_int() if asked is not None else 0) or ir.DataType.UINT8)
+
+
+def _is_simulated(node: ir.Node | None) -> bool:
+    """Whether a QuantizeLinear is there for its rounding only: every reader turns its integers into floats again."""
+    if node is None or node.op_type != "QuantizeLinear" or node.domain:
+        return False
+    value = node.outputs[0]
+    kind = _kind(node)
+    if value.is_graph_output() or kind not in _BOUNDS or kind == ir.DataType.INT32:  # float32 cannot hold int32
+        return False
+    return all(use.node.op_type == "DequantizeLinear" and use.idx == 0 for use in value.uses())
+
+
 @builds("QuantizeLinear")
 def quantize(node: OpNode) -> Callable[..., Tensor]:
-    kind = node.dtype(2) if node.given(2) else ir.DataType(node.attribute("output_dtype", 0) or ir.DataType.UINT8)
+    kind = _kind(node.node)
     return functools.partial(
         _quantize,
         dtype=None if kind is None else torch_dtype(kind),
         bounds=None if kind is None else _BOUNDS.get(kind),
-        axis=node.attribute("axis", 1),
-        block=node.attribute("block_size", 0),
+        **layout(node.node),
+        simulated=_is_simulated(node.node),
     )
 
 
@@ -61,6 +80,7 @@ def _quantize(
     bounds: tuple[int, int] | None,
     axis: int,
     block: int,
+    simulated: bool,
 ) -> Tensor:
     if dtype is None:
         assert zero is not None  # else it is uint8
@@ -70,25 +90,71 @@ def _quantize(
         largest = torch.finfo(dtype).max
         y = y if zero is None else y + _spread(x, zero, axis, block).to(y.dtype)
         return y.float().clamp(-largest, largest).to(dtype)
-    y = torch.round(y)
+    y = _round_straight_through(y) if simulated else torch.round(y)
     if zero is not None:
         y = y + _spread(x, zero, axis, block).to(y.dtype)
-    wide = y.double() if dtype == torch.int32 else y.float()
-    return wide.clamp(*bounds or _limits(dtype)).to(torch.int32).to(dtype)
+    wide = (y.double() if dtype == torch.int32 else y.float()).clamp(*bounds or _limits(dtype))
+    return wide if simulated else wide.to(torch.int32).to(dtype)
 
 
-@op("DequantizeLinear")
-def dequantize(
-    x: Tensor, scale: Tensor, zero: Tensor | None = None, *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
+def _round_straight_through(y: Tensor) -> Tensor:
+    """Rounds; the gradient passes as if it did not (Bengio et al., arXiv 1308.3432).
+
+    With the clamp that follows, gradients pass inside the range only; those by the scale are LSQ's (arXiv 1902.08153).
+    """
+    return y + (torch.round(y) - y).detach() if y.requires_grad else torch.round(y)
+
+
+@builds("DequantizeLinear")
+def dequantize(node: OpNode) -> Callable[..., Tensor]:
+    quantized = node.node.inputs[0]
+    output_dtype = node.attribute("output_dtype", 0)
+    return functools.partial(
+        _dequantize,
+        **layout(node.node),
+        dtype=torch_dtype(output_dtype) if output_dtype else None,
+        simulated=quantized is not None and _is_simulated(quantized.producer()),
+        kind=node.dtype(0),
+    )
+
+
+def dequantized(node: ir.Node, x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
+    """What a DequantizeLinear makes of integers."""
+    return _dequantize(x, scale, zero, **layout(node), dtype=None, simulated=False, kind=None)
+
+
+def quantized(x: Tensor, scale: Tensor, zero: Tensor | None, *, axis: int, block: int, kind: ir.DataType) -> Tensor:
+    """The integers of a type of which a DequantizeLinear makes floats as near to ``x`` as can be."""
+    settings: dict[str, Any] = {"dtype": torch_dtype(kind), "bounds": _BOUNDS[kind], "axis": axis, "block": block}
+    return _quantize(x, scale, zero, **settings, simulated=False)
+
+
+def layout(node: ir.Node) -> dict[str, Any]:
+    """Along which axis a node's scales lie, and how many elements share one there."""
+    axis, block = node.attributes.get("axis"), node.attributes.get("block_size")
+    return {"axis": 1 if axis is None else axis.as_int(), "block": 0 if block is None else block.as_int()}
+
+
+def _dequantize(
+    x: Tensor,
+    scale: Tensor,
+    zero: Tensor | None = None,
+    *,
+    axis: int,
+    block: int,
+    dtype: torch.dtype | None,
+    simulated: bool,
+    kind: ir.DataType | None,
 ) -> Tensor:
-    kind = torch_dtype(output_dtype) if output_dtype else scale.dtype
-    if x.dtype.is_floating_point:
-        y = x.to(torch.float32)
-    else:
-        y = x.to(torch.int32)
-        if zero is not None:
-            y = y - _spread(x, zero, axis, block_size).to(torch.int32)
-    return (y.to(scale.dtype) * _spread(x, scale, axis, block_size)).to(kind)
+    if x.dtype.is_floating_point and kind in _BOUNDS and not simulated:  # a weight in integers that trains
+        held = torch_dtype(kind)
+        x = _quantize(x, scale, zero, dtype=held, bounds=_BOUNDS[kind], axis=axis, block=block, simulated=True)
+        simulated = True
+    work = torch.float32 if simulated or x.dtype.is_floating_point else torch.int32
+    y = x.to(work)
+    if zero is not None and (simulated or work == torch.int32):
+        y = y - _spread(x, zero, axis, block).to(work)
+    return (y.to(scale.dtype) * _spread(x, scale, axis, block)).to(dtype or scale.dtype)
 
 
 @op("DynamicQuantizeLinear", since=11)

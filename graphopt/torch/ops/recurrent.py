@@ -144,7 +144,9 @@ def _run(
     shape = settings.directions, x.shape[1], settings.hidden
     h = torch.zeros(shape, dtype=x.dtype, device=x.device) if h is None else h
     c = torch.zeros(shape, dtype=x.dtype, device=x.device) if c is None else c
-    if settings.native and x.shape[0] > 0:
+    # AOTAutograd cannot save what the backward of torch's own LSTM on a CPU needs (torch 2.13); step by step it can.
+    traceable = settings.kind != "LSTM" or not torch.compiler.is_compiling()
+    if settings.native and x.shape[0] > 0 and traceable:
         y, h, c = _native(x, w, r, b, h, c, settings)
     else:
         y, h, c = _each_direction(x, w, r, b, lengths, h, c, p, settings)

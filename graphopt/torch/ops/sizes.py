@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -116,7 +117,7 @@ def cast(x: Ints, *, to: int, saturate: int = 1) -> Any:
     return NotImplemented
 
 
-def _pairwise(function: Callable[[Any, Any], Any], x: Ints, y: Ints, dtype: torch.dtype | None = None) -> Any:
+def _pairwise(function: Callable[[Any, Any], Any], dtype: torch.dtype | None, x: Ints, y: Ints) -> Any:
     count = max(len(x.values), len(y.values)) if min(len(x.values), len(y.values)) else 0
     if {len(x.values), len(y.values)} - {1, count}:
         return NotImplemented
@@ -133,42 +134,37 @@ def _truncated(a: int, b: int) -> int:
     return quotient if (a < 0) == (b < 0) else -quotient
 
 
-@host("Add")
-def add(x: Ints, y: Ints) -> Any:
-    return _pairwise(operator.add, x, y)
+for _name, _function in {"Add": operator.add, "Sub": operator.sub, "Mul": operator.mul, "Div": _truncated}.items():
+    host(_name)(functools.partial(_pairwise, _function, None))
 
-
-@host("Sub")
-def subtract(x: Ints, y: Ints) -> Any:
-    return _pairwise(operator.sub, x, y)
-
-
-@host("Mul")
-def multiply(x: Ints, y: Ints) -> Any:
-    return _pairwise(operator.mul, x, y)
-
-
-@host("Div")
-def divide(x: Ints, y: Ints) -> Any:
-    return _pairwise(_truncated, x, y)
+for _name, _test in {
+    "Equal": operator.eq,
+    "Greater": operator.gt,
+    "GreaterOrEqual": operator.ge,
+    "Less": operator.lt,
+    "LessOrEqual": operator.le,
+    "And": operator.and_,
+    "Or": operator.or_,
+}.items():
+    host(_name)(functools.partial(_pairwise, _test, torch.bool))
 
 
 @host("Mod")
 def modulo(x: Ints, y: Ints, *, fmod: int = 0) -> Any:
-    return NotImplemented if fmod else _pairwise(operator.mod, x, y)
+    return NotImplemented if fmod else _pairwise(operator.mod, None, x, y)
 
 
 @host("Max")
 def maximum(x: Ints, *more: Ints) -> Any:
     for y in more:
-        x = _pairwise(max, x, y)
+        x = _pairwise(max, None, x, y)
     return x
 
 
 @host("Min")
 def minimum(x: Ints, *more: Ints) -> Any:
     for y in more:
-        x = _pairwise(min, x, y)
+        x = _pairwise(min, None, x, y)
     return x
 
 
@@ -182,71 +178,33 @@ def invert(x: Ints) -> Ints:
     return Ints(tuple(not value for value in x.values), x.rank, torch.bool)
 
 
-@host("Equal")
-def equal(x: Ints, y: Ints) -> Any:
-    return _pairwise(operator.eq, x, y, torch.bool)
-
-
-@host("Greater")
-def greater(x: Ints, y: Ints) -> Any:
-    return _pairwise(operator.gt, x, y, torch.bool)
-
-
-@host("GreaterOrEqual")
-def greater_or_equal(x: Ints, y: Ints) -> Any:
-    return _pairwise(operator.ge, x, y, torch.bool)
-
-
-@host("Less")
-def less(x: Ints, y: Ints) -> Any:
-    return _pairwise(operator.lt, x, y, torch.bool)
-
-
-@host("LessOrEqual")
-def less_or_equal(x: Ints, y: Ints) -> Any:
-    return _pairwise(operator.le, x, y, torch.bool)
-
-
-@host("And")
-def both(x: Ints, y: Ints) -> Any:
-    return _pairwise(lambda a, b: a and b, x, y, torch.bool)
-
-
-@host("Or")
-def either(x: Ints, y: Ints) -> Any:
-    return _pairwise(lambda a, b: a or b, x, y, torch.bool)
-
-
 @host("Where")
 def where(condition: Ints, x: Ints, y: Ints) -> Any:
-    chosen = _pairwise(lambda a, b: (a, b), x, y)
+    chosen = _pairwise(lambda a, b: (a, b), None, x, y)
     if chosen is NotImplemented:
         return NotImplemented
-    return _pairwise(lambda truth, pair: pair[0] if truth else pair[1], condition, chosen, x.dtype)
+    return _pairwise(lambda truth, pair: pair[0] if truth else pair[1], x.dtype, condition, chosen)
 
 
-def _reduced(function: Callable[[Sequence[Any]], Any], x: Ints, keepdims: int) -> Any:
+def _reduced(
+    function: Callable[[Sequence[Any]], Any],
+    x: Ints,
+    at: Ints | None = None,
+    *,
+    axes: Sequence[int] = (),
+    keepdims: int = 1,
+) -> Any:
     return Ints((function(x.values),), x.rank if keepdims else 0, x.dtype)
 
 
-@host("ReduceProd")
-def product(x: Ints, at: Ints | None = None, *, axes: Sequence[int] = (), keepdims: int = 1) -> Any:
-    return _reduced(math.prod, x, keepdims)
-
-
-@host("ReduceSum")
-def total(x: Ints, at: Ints | None = None, *, axes: Sequence[int] = (), keepdims: int = 1) -> Any:
-    return _reduced(sum, x, keepdims)
-
-
-@host("ReduceMax")
-def largest(x: Ints, at: Ints | None = None, *, axes: Sequence[int] = (), keepdims: int = 1) -> Any:
-    return _reduced(max, x, keepdims)
-
-
-@host("ReduceMin")
-def smallest(x: Ints, at: Ints | None = None, *, axes: Sequence[int] = (), keepdims: int = 1) -> Any:
-    return _reduced(min, x, keepdims)
+_REDUCTIONS: dict[str, Callable[[Any], Any]] = {
+    "ReduceProd": math.prod,
+    "ReduceSum": sum,
+    "ReduceMax": max,
+    "ReduceMin": min,
+}
+for _name, _reduction in _REDUCTIONS.items():
+    host(_name)(functools.partial(_reduced, _reduction))
 
 
 @host("ConstantOfShape")
