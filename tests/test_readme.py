@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from harness import parse
 
 import graphopt
 from graphopt.cli.main import COMMANDS, main
@@ -17,6 +18,16 @@ from graphopt.errors import ExitCode
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+_CLASSIFIER = """agraph (float[N,1,8,8] x) => (float[N,10] y) {
+    a = Flatten (x)
+    b = MatMul (a, w)
+    c = Relu (b)
+    y = MatMul (c, v)
+}"""
+_MODULE = """
+import torch
+SmallNet = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+"""
 SHOWN = re.findall(r"^\$ graphopt ([^#\n]+)", README, re.MULTILINE)
 
 
@@ -29,8 +40,22 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         graphopt.save(model, tmp_path / name)
     inputs = np.random.default_rng(0).integers(0, 257, (2, 2048), dtype=np.int32)
     np.savez(tmp_path / "inputs.npz", bytes=inputs)
+    _classroom(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def _classroom(folder: Path) -> None:
+    """A teacher, a student and data of digits, and a module of the user's."""
+    random = np.random.default_rng(0)
+    shapes = {"w": (64, 16), "v": (16, 10)}
+    teacher = parse(_CLASSIFIER, {name: random.standard_normal(one).astype(np.float32) for name, one in shapes.items()})
+    for name in ("teacher.onnx", "pruned.onnx"):
+        graphopt.save(teacher, folder / name)
+    for name, count in (("train", 96), ("test", 32)):
+        images = random.standard_normal((count, 1, 8, 8)).astype(np.float32)
+        np.savez(folder / f"{name}.npz", x=images, y=random.integers(0, 10, count))
+    (folder / "my_models.py").write_text(_MODULE)
 
 
 @pytest.mark.parametrize("line", SHOWN)
@@ -40,7 +65,9 @@ def test_command_line(line: str, workplace: Path) -> None:
         how: dict[str, Any] = {"importance": "l2", "reconstruct": False, "with_report": True}
         graphopt.prune("model.onnx", "macs=0.5", "inputs.npz", **how)[1].plan.save("plan.json")
     assert main([*words, "-q"]) == ExitCode.OK
-    written = [word for word in words if word in ("smaller.onnx", "group.svg")]
+    written = [
+        word for word in words if word in ("smaller.onnx", "group.svg", "student.onnx", "small.onnx", "tuned.onnx")
+    ]
     assert written or words[0] == "inspect"
     assert all((workplace / name).is_file() for name in written)
 

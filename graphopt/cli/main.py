@@ -22,6 +22,7 @@ __all__ = ["COMMANDS", "cli", "main"]
 COMMANDS = {
     "optimize": "Rewrite a model, prove that it does the same job, save it.",
     "prune": "Remove the channels that matter least, refit what is left.",
+    "distill": "Train a student on what its teachers say.",
     "validate": "Prove that two models do the same job.",
     "bench": "Time models against each other.",
     "inspect": "Say what a model is made of.",

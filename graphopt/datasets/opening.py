@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from graphopt.datasets import arrays, code, digits, idx, images, text
+from graphopt.datasets import arrays, code, digits, fetch, idx, images, text
 from graphopt.datasets.column import Dataset
 from graphopt.datasets.options import Options, parse_pairs, parse_spec
 from graphopt.errors import ModelError, UsageError
@@ -33,6 +33,8 @@ def open_dataset(source: str | Path, *, preprocess: str | Mapping[str, object] =
     ``module:function``                   **runs that code**: called without arguments, it gives a mapping of arrays or
                                           an iterable of feeds; modules in the current folder are found too
     ``digits``                            8x8 images of digits that come with scikit-learn, (1797, 1, 8, 8) in [0, 1]
+    ``mnist``, ``fashion-mnist``          28x28 images in [0, 1], fetched once; ``split=test``; ``local=`` names a
+                                          folder that has the files, should the web not
     ====================================  =============================================================================
 
     Args:
@@ -43,7 +45,7 @@ def open_dataset(source: str | Path, *, preprocess: str | Mapping[str, object] =
     Raises:
         UsageError: An option that does not exist, or not for this kind of data.
         ModelError: The data cannot be found or read.
-        EnvironmentProblem: A reader needs the extra ``graphopt[data]``.
+        EnvironmentProblem: A reader needs the extra ``graphopt[data]``, or a collection cannot be fetched.
     """
     path, pairs = (str(source), {}) if isinstance(source, Path) else parse_spec(source)
     for key, value in _more(preprocess).items():
@@ -52,12 +54,17 @@ def open_dataset(source: str | Path, *, preprocess: str | Mapping[str, object] =
         pairs[key] = value
     if path == "digits":
         return digits.open_digits(pairs)
+    if path in fetch.COLLECTIONS:
+        return _open_collection(path, pairs)
     found = Path(path)
     if found.exists():
         return _open_folder(found, pairs) if found.is_dir() else _open_file(found, pairs)
     if _FUNCTION.fullmatch(path):
         return code.open_function(path, pairs)
-    raise ModelError(f"{path}: there are no such data", hint="Give a file, a folder, module:function, or digits.")
+    raise ModelError(
+        f"{path}: there are no such data",
+        hint=f"Give a file, a folder, module:function, digits, {', '.join(fetch.COLLECTIONS)}.",
+    )
 
 
 def _more(preprocess: str | Mapping[str, object]) -> dict[str, str]:
@@ -68,6 +75,12 @@ def _more(preprocess: str | Mapping[str, object]) -> dict[str, str]:
 
 def _text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _open_collection(name: str, pairs: Mapping[str, str]) -> Dataset:
+    """A split of MNIST or its like."""
+    options = {"scale": "255", **pairs}
+    return idx.open_folder(fetch.fetch(name, local=options.pop("local", None)), options)
 
 
 def _open_file(path: Path, pairs: Mapping[str, str]) -> Dataset:

@@ -95,7 +95,7 @@ class Noise:
         _check(0 <= self.deviation < float("inf"), "deviation must be 0 or more")
 
     def applies(self, array: Array) -> bool:
-        return array.dtype.kind == "f"
+        return np.issubdtype(array.dtype, np.floating)
 
     def __call__(self, array: Array, random: np.random.Generator) -> Array:
         return array + random.standard_normal(array.shape, np.float32) * np.float32(self.deviation)
@@ -182,7 +182,7 @@ def _change(spec: str) -> Change:
     if name not in AUGMENTATIONS:
         raise UsageError(f"there is no augmentation '{name}'", hint=close_match(name, AUGMENTATIONS))
     made = AUGMENTATIONS[name]
-    defaults = {field.name: field.default for field in dataclasses.fields(made)}
+    defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(made)}
     for key in options:
         if key not in defaults:
             raise UsageError(f"the augmentation '{name}' has no option '{key}'", hint=close_match(key, defaults))

@@ -7,41 +7,39 @@ import dataclasses
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graphopt.datasets import Bound, bind, open_dataset
 from graphopt.distillation import augmentations
 from graphopt.distillation.checkpoint import Checkpoints
-from graphopt.distillation.evaluation import Accuracy, Agreement, Metric, Model, evaluate
+from graphopt.distillation.evaluation import Agreement
 from graphopt.distillation.history import History, Moment, Progress, Record
+from graphopt.distillation.judging import Judge, Served, choose_metrics, deviation, named_kinds, size
 from graphopt.distillation.losses import Objective, parse
-from graphopt.distillation.losses.tasks import Ce
 from graphopt.distillation.parallel import World
 from graphopt.distillation.reading import Reader
 from graphopt.distillation.rehearsal import rehearse
 from graphopt.distillation.report import Contender, DistillReport
+from graphopt.distillation.rounds import aims
 from graphopt.distillation.settings import Settings
+from graphopt.distillation.shrinking import calibration
 from graphopt.distillation.staff import Staff, Teaching, some
 from graphopt.distillation.student import GraphStudent, Student, is_model, open_student
-from graphopt.distillation.teacher import Teacher
 from graphopt.distillation.trainer import fit
-from graphopt.errors import EnvironmentProblem, NotEquivalent, SaveError, UsageError
+from graphopt.errors import EnvironmentProblem, SaveError, UsageError
 from graphopt.interop.kinds import Source
-from graphopt.torch.outputs import Kind, kinds
 
 __all__ = ["Job"]
 
 _HELD_OUT = 0.1  # of the samples, where no others are given to judge by
 _FEWEST = 20  # samples below which none are held out
 _VIEWS = 8
-_CALIBRATION = 2048  # samples to prune with
-_CLOSE = 1e-3  # of an output's largest magnitude: beyond it the result is not what was trained
 
 
 class Job:
@@ -85,6 +83,7 @@ class Job:
         self._seconds: dict[str, float] = {}
         self._contenders: list[Contender] = []
         self._history = History([], 0)
+        self._best: int | None = None
         self._scores: Mapping[str, float] = {}
         self._rounds: list[int] = []
         self.report: DistillReport | None = None
@@ -126,7 +125,10 @@ class Job:
             self._sources = [Source.of(one) for one in (teacher if isinstance(teacher, list | tuple) else [teacher])]
             if not self._sources:
                 raise UsageError("there is no teacher", hint="Name the model to learn from.")
-            self._first = self._sources[0].read()
+            models = [source.read() for source in self._sources]
+            self._first = models[0]
+            outputs = [one for model in reversed(models) for one in named_kinds(model).items()]
+            self._teacher_kinds = dict(outputs)  # those of the first teacher go before those of the others
             self._given: Any = self._sources[0] if student is None else student
             if not isinstance(self._given, Source) and is_model(self._given):
                 self._given = Source.of(self._given)
@@ -135,7 +137,7 @@ class Job:
         with self._timed("student"):
             graph = self._given.read() if isinstance(self._given, Source) else None
             self._interface = self._first if graph is None else graph
-            self._student_kinds = _kinds(self._interface)
+            self._student_kinds = named_kinds(self._interface)
             self._objective = self._parsed(self._interface)
             self._student: Student = open_student(
                 self._given if graph is None else graph,
@@ -211,8 +213,8 @@ class Job:
             spec,
             default_student=interface.graph.outputs[0].name or "",
             default_teacher=self._first.graph.outputs[0].name or "",
-            student_kinds=_kinds(interface),
-            teacher_kinds=_kinds(self._first),
+            student_kinds=named_kinds(interface),
+            teacher_kinds=self._teacher_kinds,
             balance=self._teaching.balance,
             seed=self._settings.seed,
         )
@@ -232,10 +234,10 @@ class Job:
         self._reader = Reader(
             self._train, None, device=self._device, augmentation=augmentation, mask=self._mask(needs.mask)
         )
-        self._judge = None
+        self._reads = None
         if self._held_out is not None:
-            self._judge = Reader(self._held_out, None, device=self._device, mask=self._mask(needs.mask))
-        self._metrics = self._chosen_metrics()
+            self._reads = Reader(self._held_out, None, device=self._device, mask=self._mask(needs.mask))
+        self._metrics = choose_metrics(self._objective, self._held_out, self._student_kinds, self._first)
         self._staff = Staff(
             [source.read() for source in self._sources],
             self._objective,
@@ -246,14 +248,16 @@ class Job:
             folder=lambda: self._teachers_folder,
             progress=self._progress,
         )
-        readers = {"train": self._reader} | ({} if self._judge is None else {"evaluation": self._judge})
+        readers = {"train": self._reader} | ({} if self._reads is None else {"evaluation": self._reads})
+        self._judge = Judge(self._reads, self._metrics, self._train, self._world)
         self._staff.teach(readers, settings.epochs, keeps=keeps)
         self._notes += self._staff.notes
         self._identity = {
             "loss": self._loss,
             "balance": teaching.balance,
             "teachers": [teacher.digest for teacher in self._staff.teachers],
-            "teacher weights": list(teaching.weights) if isinstance(teaching.weights, Sequence) else None,
+            "teacher weights": teaching.weights,
+            "mask": teaching.mask,
             "top-k": teaching.top_k,
             "half": teaching.half,
         }
@@ -264,92 +268,98 @@ class Job:
             raise UsageError(f"there is no input '{mask}' to tell which tokens count", hint="Name one of the inputs.")
         return mask if is_wanted else ""
 
-    def _chosen_metrics(self) -> list[Metric]:
-        """How often the student is right where there are labels of classes; else how often it agrees."""
-        if self._held_out is None:
-            return []
-        labels = self._held_out.labels
-        outputs = [name for name, kind in self._student_kinds.items() if kind != "values"]
-        if labels is not None and labels.dtype.kind in "iu" and labels.ndim <= 2:
-            columns = [
-                (one.student, one.column)
-                for one in self._objective.losses
-                if isinstance(one, Ce) and one.student in outputs
-            ]
-            if labels.ndim == 1 and not columns:
-                columns = [(name, -1) for name in outputs[:1]]
-            names = {output: "accuracy" if len(columns) == 1 else f"accuracy of {output}" for output, _ in columns}
-            found: list[Metric] = [Accuracy(output, column, names[output]) for output, column in dict(columns).items()]
-            if found:
-                return found
-        theirs = self._first.graph.outputs[0].name or ""
-        is_comparable = bool(outputs) and _kinds(self._first)[theirs] != "values"
-        return [Agreement(outputs[0], theirs)] if is_comparable else []
-
     # -- training ----------------------------------------------------------------------------------------------------
 
     def prune(self, goal: str, steps: int, *, train: bool) -> None:
         """Prunes the student towards a goal in some steps, and trains it after each but the last."""
-        from graphopt.pruning.goal import Goal
         from graphopt.pruning.pruner import prune
 
         if not isinstance(self._student, GraphStudent):
             raise UsageError("only students that are ONNX graphs can be pruned", hint="Export the module first.")
-        if steps < 1:
-            raise UsageError(f"prune-steps={steps} makes no sense", hint="Give 1 or more.")
-        limits = Goal.of(goal).limits
-        if steps > 1 and limits.get("latency", 0) > 1:
-            raise UsageError("milliseconds are reached in one step", hint="Give a share: latency=0.5.")
-        calibration = list(self._train.take(_CALIBRATION, self._settings.seed).batches())
-        whole: dict[str, float] = {}
-        for step in range(1, steps + 1):
+        chosen = list(aims(goal, steps))
+        self._introduce()
+        samples = calibration(self._train, self._settings.seed)
+        whole: Mapping[str, float] = {}
+        for number, aim in enumerate(chosen):
+            if number and train:
+                self.train()
             model = self._student.to_onnx()
-            if not whole:
-                size = _size(model, self._train)
-                whole = {"macs": size[1], "params": size[0], "bytes": size[2]}
-            aim = {
-                name: limit ** (1 / steps) if name == "latency" else _between(limit, whole[name], step / steps)
-                for name, limit in limits.items()
-            }
+            now = dict(zip(("params", "macs", "bytes"), size(model, self._train), strict=True))
+            whole = whole or now
             with self._timed("prune"):
                 pruned = prune(
                     model,
-                    aim if steps > 1 else dict(limits),
-                    calibration,
+                    aim.of(whole, now),
+                    samples,
                     seed=self._settings.seed,
                     provider=self._provider,
                     threads=self._threads,
                     progress=self._progress,
                 )
             self._student = GraphStudent(pruned, sorted(self._objective.needs.student))
-            if train and step < steps:
-                self.train()
 
     def train(self) -> None:
         """Trains the student as it is, for all epochs."""
         done = len(self._history.records)
         self._rounds.append(done)
+        self._introduce()
         with self._timed("train"):
-            if not done:
-                self._contenders += [*self._judged_teachers(), self._judged("student before", self._student)]
             objective = self._parsed(self._interface)
             objective.share(self._student.module.parameters())
             checkpoints = None if self._folder is None else Checkpoints(self._checkpoints(len(self._rounds)))
+            start = self._start()
             history = fit(
                 self._student,
                 objective,
                 self._reader,
                 self._settings,
-                evaluation=self._judge,
+                evaluation=self._reads,
                 metrics=self._metrics,
                 checkpoints=checkpoints,
                 identity=self._identity,
                 progress=self._told,
                 world=self._world,
             )
+            best = done + history.best if self._is_better(history, start) else None
         records = [_later(one, done) for one in history.records]
         self._history = History([*self._history.records, *records], done + history.best)
+        self._best = best
         self._notes += history.notes
+
+    def _start(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """How good the student is before a round, and its weights."""
+        scores = self._judge.student("start", self._student).scores if self._metrics else {}
+        state = self._student.module.state_dict() if scores else {}
+        return dict(scores), {name: one.detach().clone() for name, one in state.items()}
+
+    def _is_better(self, history: History, start: tuple[dict[str, float], dict[str, Tensor]]) -> bool:
+        """Whether an epoch is as good as the start, which else comes back."""
+        scores, weights = start
+        if not scores or not history.records:
+            return True
+        name = self._metrics[0].name
+        found = history.records[history.best].evaluation[name]
+        if not scores[name] > found:
+            return True
+        self._student.module.load_state_dict(weights)
+        self._notes.append(
+            f"no epoch was as good as the start ({name} {scores[name]:.2%}, then {found:.2%}): the student is as it was"
+        )
+        return False
+
+    def _introduce(self) -> None:
+        """Says how good teachers and student are before anything is done, once; and tries one batch before that."""
+        if self._contenders:
+            return
+        self._student.module.to(self._device)
+        with self._timed("judge"):
+            rehearse(self._student, self._objective, self._reader, self._reads, self._metrics, self._settings.batch)
+            for number, teacher in enumerate(self._staff.teachers):
+                name = "teacher" if len(self._staff.teachers) == 1 else f"teacher {number}"
+                model = self._sources[number].read()
+                served = Served(model, self._threads, teacher)
+                self._contenders.append(self._judge.teacher(name, served, model, list(self._student_kinds)))
+            self._contenders.append(self._judge.student("student before", self._student))
 
     def _told(self, moment: Moment) -> None:
         epochs, number = self._settings.epochs, len(self._rounds)
@@ -371,31 +381,32 @@ class Job:
 
     def rehearse(self) -> None:
         """Tries one batch, so that what does not fit is told without training."""
-        self._contenders += [*self._judged_teachers(), self._judged("student before", self._student)]
-        rehearse(self._student, self._objective, self._reader, self._judge, self._metrics, self._settings.batch)
+        self._introduce()
+        self._notes.append("This was a dry run: one batch has gone all the way, and nothing was trained.")
 
     def finish(self, *, optimize: bool) -> Any:
         """The student as ONNX, compared with what was trained, and judged in ONNX Runtime."""
         with self._timed("export"):
             self._student.module.to("cpu").eval()
             result = self._student.to_onnx()
-        deviation: dict[str, float] = {}
+        found: dict[str, float] = {}
         if self._world.is_first and self._rounds:
             if optimize:
                 result = self._optimized(result)
             with self._timed("compare"):
-                served = _Asked(result, [value.name or "" for value in result.graph.outputs], self._threads)
-                deviation = self._deviation(served)
-                # The others have gone: the first process judges alone.
-                self._contenders.append(self._judged("student", served, result, world=World()))
+                served = Served(result, self._threads)
+                feeds = {name: one.cpu() for name, one in self._reader.feeds(some(self._reader), 0).items()}
+                found = deviation(self._student, served, feeds)
+                # The other processes have gone.
+                self._contenders.append(self._judge.student("student", served, result, alone=True))
         self.report = DistillReport(
             self._loss,
             (len(self._train), 0 if self._held_out is None else len(self._held_out)),
             self._contenders,
             self._history.records,
-            self._history.best,
+            self._best,
             self._rounds,
-            deviation,
+            found,
             self._staff.cached,
             self._notes,
             self._seconds,
@@ -412,73 +423,6 @@ class Job:
         found: ir.Model = result
         return found
 
-    @torch.no_grad()
-    def _deviation(self, served: _Asked) -> dict[str, float]:
-        """How far the result in ONNX Runtime is from the student in torch, by output.
-
-        Raises:
-            NotEquivalent: Too far.
-        """
-        feeds = {name: one.cpu() for name, one in self._reader.feeds(some(self._reader), 0).items()}
-        ours, theirs = self._student.outputs(feeds), served.outputs(feeds)
-        found = {}
-        for name, got in theirs.items():
-            expected = ours[name].detach()
-            scale = float(expected.abs().max()) if expected.numel() else 0.0
-            found[name] = float((expected - got).abs().max()) / max(scale, 1e-12) if expected.numel() else 0.0
-            if not found[name] <= _CLOSE:
-                raise NotEquivalent(
-                    f"output '{name}' of the exported student is off by {found[name]:.1e} of its size from the trained "
-                    "one",
-                    hint="Please report it; with the student as an ONNX graph, weights are written back as they are.",
-                )
-        return found
-
-    def _judged_teachers(self) -> list[Contender]:
-        found = []
-        for number, teacher in enumerate(self._staff.teachers):
-            model = self._sources[number].read()
-            outputs = [value.name or "" for value in model.graph.outputs]
-            names = dict(zip(self._student_kinds, outputs, strict=False))
-            right = [one for one in self._metrics if isinstance(one, Accuracy) and one.output in names]
-            metrics = [dataclasses.replace(one, output=names[one.output]) for one in right]
-            name = "teacher" if len(self._staff.teachers) == 1 else f"teacher {number}"
-            served = _Asked(teacher if set(outputs) <= set(teacher.names) else model, outputs, self._threads)
-            found.append(self._judged(name, served, model, metrics))
-        return found
-
-    def _judged(
-        self,
-        name: str,
-        student: Model,
-        model: ir.Model | None = None,
-        metrics: Sequence[Metric] | None = None,
-        world: World | None = None,
-    ) -> Contender:
-        """A model's size, and its scores on what was held out."""
-        scores: dict[str, float] = {}
-        chosen = self._metrics if metrics is None else metrics
-        if self._judge is not None and chosen:
-            scores = evaluate(student, None, self._judge, chosen, world=world or self._world)
-        if model is None and isinstance(student, GraphStudent):
-            model = student.to_onnx()
-        params, macs, size = (None, None, None) if model is None else _size(model, self._train)
-        return Contender(name, params, macs, size, scores)
-
-
-class _Asked:
-    """A model in ONNX Runtime, to be judged like a student."""
-
-    learns_statistics = False
-
-    def __init__(self, model: ir.Model | Teacher, names: Sequence[str], threads: int | None) -> None:
-        self.module = nn.Module()
-        self._teacher = model if isinstance(model, Teacher) else Teacher(model, names, threads=threads)
-
-    def outputs(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What ONNX Runtime gives."""
-        return self._teacher.tensors(feeds)
-
 
 def _later(record: Record, epochs: int) -> Record:
     return dataclasses.replace(record, epoch=record.epoch + epochs)
@@ -491,29 +435,6 @@ def _device(provider: str, world: World) -> torch.device:
     if not torch.cuda.is_available():
         raise EnvironmentProblem("torch sees no CUDA device to train on", hint="Install a CUDA build of torch.")
     return torch.device("cuda", world.local_rank)
-
-
-def _kinds(model: ir.Model) -> dict[str, Kind]:
-    return {value.name or "": kind for value, kind in zip(model.graph.outputs, kinds(model), strict=True)}
-
-
-def _size(model: ir.Model, data: Bound) -> tuple[int, int, int]:
-    """Parameters, multiply-accumulates of one sample, and bytes of constants."""
-    from graphopt.analysis.cost import costs
-    from graphopt.analysis.parameters import parameters
-    from graphopt.pipeline.report import Summary
-
-    feeds = next(iter(data.batches(1)))
-    own = {value.name for value in model.graph.inputs}
-    shapes = {name: tuple(array.shape) for name, array in feeds.items() if name in own and hasattr(array, "shape")}
-    counted = costs(model, input_shapes=shapes)
-    return parameters(model), counted.macs, Summary.of(model).weight_bytes
-
-
-def _between(limit: float, whole: float, share: float) -> float:
-    """A number that is ``share`` of the way, in logarithms, from the whole to its limit."""
-    last = limit if limit > 1 else limit * whole
-    return float(max(1.0 + 1e-9, whole * (last / whole) ** share))
 
 
 def _shown(score: float) -> str:

@@ -5,6 +5,7 @@ matplotlib draws them; it comes with the extra ``graphopt[report]`` and is impor
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -119,26 +120,27 @@ def _is_wide(curves: Sequence[_Curve]) -> bool:
 
 
 def _draw(axes: Axes, curves: Sequence[_Curve], report: DistillReport) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     epochs = range(1, len(report.records) + 1)
-    dots = {"marker": "o", "markersize": 2.5} if len(epochs) <= _FEW else {}
+    dots: dict[str, Any] = {"marker": "o", "markersize": 2.5} if len(epochs) <= _FEW else {}
     for name, values, style in curves:
-        ends = [*report.rounds[1:], len(values)]
-        for number, (start, end) in enumerate(zip(report.rounds, ends, strict=True)):
+        bounds = [0, *report.rounds[1:], len(values)]
+        for number, (start, end) in enumerate(itertools.pairwise(bounds)):
             label = None if number else shorten(printable(name), _NAME)
             axes.plot(epochs[start:end], values[start:end], label=label, **dots, **style)
     for start in report.rounds[1:]:
         is_first = start == report.rounds[1]
         axes.axvline(start + 0.5, color=_GREY, linewidth=0.8, label="pruned" if is_first else None, zorder=1)
-    if report.records:
+    if report.records and report.best is not None:
         _, values, style = curves[0] if curves[0][0] != "loss" or len(curves) == 1 else curves[_held_out(curves)]
         best = report.records[report.best].epoch + 1
-        ring = {"markersize": 7, "markerfacecolor": "none", "markeredgewidth": 1.4, "linestyle": "none", "zorder": 5}
-        axes.plot(
-            [best], [values[best - 1]], marker="o", color=style["color"], label=f"what stayed: epoch {best}", **ring
-        )
+        ring: dict[str, Any] = {"marker": "o", "markersize": 7, "markerfacecolor": "none", "markeredgewidth": 1.4}
+        ring |= {"linestyle": "none", "zorder": 5, "label": f"what stayed: epoch {best}"}
+        axes.plot([best], [values[best - 1]], color=style["color"], **ring)
     axes.set_xlabel("epoch")
     axes.set_xlim(0.5, max(1, len(epochs)) + 0.5)
-    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(visible=True, color=_GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     open_sides(axes)

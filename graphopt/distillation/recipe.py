@@ -39,14 +39,16 @@ class _Kind:
     read: _Read
 
 
-def _plain(kind: type) -> _Read:
+def _one_of(*kinds: type) -> _Read:
     def read(value: Any, _: Path) -> Any:
-        # TOML's true is no number, though Python's is.
-        if type(value) is not kind and not (kind is float and type(value) is int):
+        if type(value) not in kinds:  # TOML's true is no number, though Python's is
             raise ValueError(value)
-        return kind(value)
+        return value
 
     return read
+
+
+_number = _one_of(float, int)
 
 
 def _text(value: Any) -> str:
@@ -90,7 +92,7 @@ def _shares(value: Any, folder: Path) -> Any:
         return value
     if not isinstance(value, list) or not value:
         raise ValueError(value)
-    return tuple(_plain(float)(one, folder) for one in value)
+    return tuple(_number(one, folder) for one in value)
 
 
 def _trackers(value: Any, folder: Path) -> tuple[str, ...]:
@@ -104,9 +106,9 @@ def _trackers(value: Any, folder: Path) -> tuple[str, ...]:
 
 _TEXT = _Kind("a text", lambda value, _: _text(value))
 _PATH = _Kind("a path", lambda value, folder: folder / _text(value))
-_NUMBER = _Kind("a number", _plain(float))
-_INTEGER = _Kind("a whole number", _plain(int))
-_SWITCH = _Kind("true or false", _plain(bool))
+_NUMBER = _Kind("a number", _number)
+_INTEGER = _Kind("a whole number", _one_of(int))
+_SWITCH = _Kind("true or false", _one_of(bool))
 _DATA = _Kind("a path, or another spec of data", _data)
 _TERMS = _Kind("a text, or a list of the terms of the sum", _terms)
 

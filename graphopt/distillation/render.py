@@ -20,17 +20,20 @@ if TYPE_CHECKING:
 __all__ = ["html", "report"]
 
 _MOST_EPOCHS = 12
+_NAME = 12
+"""Columns that the name of a model needs at least."""
 
 
 def report(one: DistillReport, options: ConsoleOptions) -> Iterator[RenderableType]:
     """The models beside each other, the epochs, and what has been shown about the result."""
     width, ascii_only = options.max_width, options.ascii_only
-    yield Text(_title(one), style="bold", overflow="fold")
-    for section in (_models(one), *([_epochs(one)] if one.records else [])):
+    yield Text(plain(_title(one), ascii_only), style="bold", overflow="fold")
+    for whole in _sections(one):
+        section = _fitting(whole, width)
         yield Text()
         yield table(section, width, ascii_only)
         if section.more:
-            yield Text(plain(section.more, ascii_only), style="dim")
+            yield Text(plain(section.more, ascii_only), style="dim", overflow="fold")
     yield Text()
     yield from (Text(plain(text, ascii_only), style="yellow", overflow="fold") for text in map(printable, one.notes))
     if one.deviation:
@@ -41,15 +44,37 @@ def report(one: DistillReport, options: ConsoleOptions) -> Iterator[RenderableTy
 
 def html(one: DistillReport) -> str:
     """Self-contained HTML; every text from models and data is escaped."""
-    sections = [_models(one), *([_epochs(one)] if one.records else [])]
     lines = [*map(printable, one.notes), *([_proof(one)] if one.deviation else [])]
-    tables = "".join(map(html_table, sections))
+    tables = "".join(map(html_table, _sections(one)))
     return f"<p><b>{escape(_title(one))}</b></p>{tables}" + "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
 def _title(one: DistillReport) -> str:
     learnt, judged = one.samples
-    return f"{one.loss}: {learnt:,} samples to learn from, {judged:,} held out"
+    return f"{printable(one.loss)}: {learnt:,} samples to learn from, {judged:,} held out"
+
+
+def _sections(one: DistillReport) -> list[Section]:
+    return [found for found in (_models(one), _epochs(one)) if found.rows]
+
+
+def _fitting(section: Section, width: int) -> Section:
+    """Without the columns that there is no room for; the first one and the scores, which are shares, go last."""
+    columns = list(zip(section.heads, *section.rows, strict=True))
+    room = width - min(_NAME, max(map(len, columns[0]))) - 2
+    spare = [place for place in range(len(columns) - 1, 0, -1) if not columns[place][-1].endswith("%")]
+    scores = [place for place in range(len(columns) - 1, 0, -1) if place not in spare]
+    left_out: set[int] = set()
+    for place in (*spare, *scores):
+        if sum(max(map(len, columns[n])) + 2 for n in range(1, len(columns)) if n not in left_out) <= room:
+            break
+        left_out.add(place)
+    if not left_out:
+        return section
+    kept = [column for place, column in enumerate(columns) if place not in left_out]
+    heads, *rows = zip(*kept, strict=True)
+    names = ", ".join(columns[place][0] for place in sorted(left_out))
+    return Section(heads, rows, more=f"{section.more}{'; ' if section.more else ''}no room for: {names}")
 
 
 def _models(one: DistillReport) -> Section:
@@ -64,14 +89,17 @@ def _models(one: DistillReport) -> Section:
         )
         for model in one.contenders
     ]
-    return Section(("model", "parameters", "MACs", "weights", *metrics), rows)
+    return Section(("model", "parameters", "MACs", "weights", *map(printable, metrics)), rows)
 
 
 def _epochs(one: DistillReport) -> Section:
+    if not one.records:
+        return Section((), ())
     first = one.records[0]
     parts = list(first.parts) if len(first.parts) > 1 else []
     metrics = [name for name in first.evaluation if name != "loss"]
-    heads = ("epoch", "loss", *parts, *(["held-out loss"] if "loss" in first.evaluation else []), *metrics, "s")
+    held_out = ["held-out loss"] if "loss" in first.evaluation else []
+    heads = ("epoch", "loss", *map(printable, parts), *held_out, *map(printable, metrics), "s")
     shown = _shown(one.records, one.best)
     rows = [
         (
@@ -85,15 +113,17 @@ def _epochs(one: DistillReport) -> Section:
         for record in shown
     ]
     left = len(one.records) - len(shown)
-    return Section(heads, rows, more="*: the weights that stayed" + (f"; {left} epochs are not shown" if left else ""))
+    stayed = ["*: the weights that stayed"] if one.best is not None else []
+    return Section(heads, rows, more="; ".join(stayed + ([f"{left} epochs are not shown"] if left else [])))
 
 
-def _shown(records: Sequence[Record], best: int) -> list[Record]:
+def _shown(records: Sequence[Record], best: int | None) -> list[Record]:
     """Some of many epochs: evenly chosen, the first, the last and the best among them."""
     if len(records) <= _MOST_EPOCHS:
         return list(records)
     step = (len(records) - 1) / (_MOST_EPOCHS - 2)
-    chosen = {round(step * place) for place in range(_MOST_EPOCHS - 1)} | {best}
+    chosen = {round(step * place) for place in range(_MOST_EPOCHS - 1)}
+    chosen |= set() if best is None else {best}
     return [record for place, record in enumerate(records) if place in chosen]
 
 

@@ -43,7 +43,7 @@ class DistillReport:
         samples: How many samples were learnt from, and how many were held out.
         contenders: Teachers, the student before, and the student.
         records: What each epoch has come to.
-        best: The number of the epoch whose weights stayed.
+        best: The number of the epoch whose weights stayed; None if those from before the last round did.
         rounds: The first epoch of each round; a round after the first began by pruning.
         deviation: By output: the largest difference between the result in ONNX Runtime and the student in torch, as a
             share of the output's largest magnitude.
@@ -57,7 +57,7 @@ class DistillReport:
     samples: tuple[int, int]
     contenders: Sequence[Contender]
     records: Sequence[Record]
-    best: int
+    best: int | None
     rounds: Sequence[int]
     deviation: Mapping[str, float]
     cached: int

@@ -14,10 +14,11 @@ import onnx_ir as ir
 from graphopt import walk
 from graphopt.analysis import constants
 from graphopt.datasets import Bound
+from graphopt.datasets.column import LABELS
 from graphopt.errors import UsageError
 from graphopt.pipeline.spec import parse
 
-__all__ = ["Shrunk", "initialized", "shrink"]
+__all__ = ["Shrunk", "calibration", "initialized", "shrink"]
 
 _STARTS: Final = ("kept", "random")
 _CALIBRATION: Final = 2048  # samples
@@ -63,7 +64,7 @@ def shrink(teacher: ir.Model, spec: str, *, data: Bound | None = None, seed: int
     model: ir.Model = prune(
         teacher,
         ",".join(f"{key}={value}" for key, value in options.items()),
-        calibration=list(data.take(_CALIBRATION, seed).batches()) if is_kept and data is not None else None,
+        calibration=calibration(data, seed) if is_kept and data is not None else None,
         importance="obs" if is_kept else "l2",
         ranking="uniform",
         keep=_LEAST_KEPT,
@@ -73,6 +74,15 @@ def shrink(teacher: ir.Model, spec: str, *, data: Bound | None = None, seed: int
         seed=seed,
     )
     return Shrunk(model if is_kept else initialized(model, seed), not is_kept)
+
+
+def calibration(data: Bound, seed: int = 0) -> Any:
+    """Some samples, as :func:`graphopt.prune` takes them: one by one if that can be, since goals are by sample."""
+    taken = data.take(_CALIBRATION, seed)
+    if taken.whole or taken.shared or taken.group_is_fixed:
+        return list(taken.batches())
+    feeds = taken.at(np.arange(len(taken)))
+    return list(taken.batches()) if LABELS in feeds else feeds
 
 
 def initialized(model: ir.Model, seed: int = 0) -> ir.Model:

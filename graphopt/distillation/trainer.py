@@ -54,7 +54,7 @@ def fit(
     """Trains a student in place.
 
     With ``evaluation`` every epoch is evaluated, and the weights of the best one are those that stay: by the first
-    metric, by the loss if there is none. Without, those of the last epoch stay.
+    metric, and by the loss where that is the same or there is none. Without, those of the last epoch stay.
 
     Args:
         student: To be trained; it moves to the device of ``train``.
@@ -201,11 +201,12 @@ class _Run:
         patience = self._settings.patience
         return bool(patience and self._records) and len(self._records) - 1 - self._best_epoch >= patience
 
-    def _score(self, record: Record) -> float:
+    def _score(self, record: Record) -> tuple[float, ...]:
+        """The more, the better: the first metric; the loss, where that is the same."""
         if self._evaluation is None:
-            return 0.0
-        score = record.evaluation[self._metrics[0].name] if self._metrics else -record.evaluation["loss"]
-        return score if math.isfinite(score) else -math.inf
+            return ()
+        scores = [record.evaluation[metric.name] for metric in self._metrics[:1]] + [-record.evaluation["loss"]]
+        return tuple(score if math.isfinite(score) else -math.inf for score in scores)
 
     def _train_epoch(self) -> None:
         self._module.train(self._student.learns_statistics)

@@ -5,19 +5,16 @@ matplotlib draws them; it comes with the extra ``graphopt[report]`` and is impor
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from graphopt.errors import EnvironmentProblem, UsageError
 from graphopt.human import percent, shorten_all
 from graphopt.pruning.render import brief
+from graphopt.reporting.pictures import INK, KINDS, check, drawn, open_sides
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,35 +26,11 @@ __all__ = ["KINDS", "check", "image", "plot"]
 
 Array = npt.NDArray[Any]
 
-KINDS = ("svg", "png", "pdf")
-"""What can be written."""
-
-_GONE, _INK = "#dcdfe3", "#333333"
+_GONE = "#dcdfe3"
 _NAME = 34
 """Characters of a group's name."""
 _TALLEST = 4.0
 """Inches of the curves, however many bars there are beside them."""
-_RC: dict[Any, Any] = {"svg.hashsalt": "graphopt", "font.size": 8, "axes.edgecolor": "#999999", "axes.labelcolor": _INK}
-
-
-def check(path: str | os.PathLike[str]) -> str:
-    """Which kind of picture a path asks for; raises now what :func:`plot` would raise later.
-
-    Raises:
-        UsageError: The ending is none of :data:`KINDS`.
-        EnvironmentProblem: matplotlib cannot be imported.
-    """
-    kind = Path(path).suffix.lower().removeprefix(".")
-    if kind not in KINDS:
-        raise UsageError(f"{path} is no picture", hint=f"Let its name end in {', '.join('.' + one for one in KINDS)}.")
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise EnvironmentProblem(
-            f"drawing needs matplotlib, which cannot be imported: {error}",
-            hint="Install it with: pip install 'graphopt[report]'.",
-        ) from error
-    return kind
 
 
 def plot(report: PruneReport, path: str | os.PathLike[str]) -> None:
@@ -85,15 +58,7 @@ def image(report: PruneReport, kind: str) -> bytes:
         report: What a pruning did.
         kind: One of :data:`KINDS`.
     """
-    import matplotlib
-
-    stream = io.BytesIO()
-    date = {"svg": "Date", "pdf": "CreationDate"}.get(kind)
-    with matplotlib.rc_context(_RC), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # names may be in any script
-        figure = _figure(report)
-        figure.savefig(stream, format=kind, dpi=150, metadata={date: None} if date else None)
-    return stream.getvalue()
+    return drawn(lambda: _figure(report), kind)
 
 
 def _figure(report: PruneReport) -> Figure:
@@ -105,7 +70,7 @@ def _figure(report: PruneReport) -> Figure:
     has_curves = any(map(_is_curve, groups))
     height = max(3.0, 1.3 + 0.19 * len(groups))
     figure = Figure(figsize=(11 if has_curves else 6.5, height), layout="constrained")
-    figure.suptitle(_title(report), fontsize=10, color=_INK, parse_math=False)
+    figure.suptitle(_title(report), fontsize=10, color=INK, parse_math=False)
     if not has_curves:
         _bars(figure.add_subplot(), groups, colors)
         return figure
@@ -140,7 +105,7 @@ def _bars(axes: Axes, groups: Sequence[GroupOutcome], colors: Array) -> None:
     axes.barh(places, kept, height=0.72, color=colors)
     axes.barh(places, 1 - kept, left=kept, height=0.72, color=_GONE)
     for place, group in enumerate(groups):
-        axes.text(1.015, place, f"{group.kept}/{group.units}", va="center", fontsize=7, color=_INK)
+        axes.text(1.015, place, f"{group.kept}/{group.units}", va="center", fontsize=7, color=INK)
     axes.set_yticks(places, _names(groups), fontsize=7, parse_math=False)
     axes.set_ylim(len(groups) - 0.4, -0.6)
     _shares(axes, "share kept; grey: removed")
@@ -177,5 +142,4 @@ def _shares(axes: Axes, label: str) -> None:
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
     axes.set_xlabel(label)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    open_sides(axes)
