@@ -55,6 +55,8 @@ def options(pass_class: type[Pass], raw: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         UsageError: An unknown option, or a text that is not of the field's type.
     """
+    if not raw:
+        return {}  # reading the types takes longer than most passes do
     types = typing.get_type_hints(pass_class)
     known = {field.name for field in dataclasses.fields(pass_class)}
     converted: dict[str, Any] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,18 @@ from graphopt.rewrite.builder import Builder
 from graphopt.rewrite.match import Rewrite
 from graphopt_passes._floats import FLOAT_TYPES, smallest_normal
 
-__all__ = ["LINEAR_OPS", "Floats", "batchnorm_affine", "channel_vector", "output_channels", "scale_output_channels"]
+__all__ = [
+    "LINEAR_OPS",
+    "Floats",
+    "Layers",
+    "affine_of",
+    "batchnorm_affine",
+    "channel_vector",
+    "fits",
+    "layers_of",
+    "scale_output_channels",
+    "scaled",
+]
 
 Floats = npt.NDArray[np.float64]
 LINEAR_OPS = ("Conv", "ConvTranspose", "Gemm")
@@ -48,6 +61,28 @@ def batchnorm_affine(node: ir.Node, context: Context) -> tuple[Floats, Floats] |
     return scale, bias - mean * scale
 
 
+def affine_of(op_type: str, operand: Floats, position: int) -> tuple[Floats, Floats]:
+    """Scale and shift, each ``(C,)``, of Add, Sub, Mul or Div with ``operand`` where the variable is at ``position``.
+
+    A division by the variable has no such form.
+    """
+    ones, zeros = np.ones_like(operand), np.zeros_like(operand)
+    if op_type == "Mul":
+        return operand, zeros
+    if op_type == "Add":
+        return ones, operand
+    if op_type == "Sub":
+        return (ones, -operand) if position == 0 else (-ones, operand)
+    with np.errstate(divide="ignore"):
+        return 1 / operand, zeros
+
+
+def fits(old: npt.NDArray[Any], new: npt.NDArray[Any]) -> bool:
+    """Whether weights that took the place of ``old`` are finite and as a whole still normal numbers of their type."""
+    was, largest = (float(max(one.max(initial=0), -one.min(initial=0))) for one in (old, new))
+    return bool(np.isfinite(largest)) and (largest >= smallest_normal(new.dtype) or largest == was or was == 0)
+
+
 def output_channels(linear: ir.Node, context: Context) -> tuple[int, int] | str:
     """Number of output channels and rank of the result of a linear op with a constant weight of floats."""
     weight = context.constant(linear.inputs[1])
@@ -62,7 +97,66 @@ def output_channels(linear: ir.Node, context: Context) -> tuple[int, int] | str:
     return (shape[1] * group if linear.op_type == "ConvTranspose" else shape[0]), len(shape)
 
 
-def channel_vector(tensor: ir.TensorProtocol, channels: int, rank: int) -> Floats | None:
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """What gives a value: a convolution or fully connected layer, or several whose channels a Concat puts together.
+
+    Attributes:
+        nodes: The layers, in the order of their channels.
+        channels: How many each has.
+        rank: How many axes the result has.
+        concat: What puts several together.
+    """
+
+    nodes: Sequence[ir.Node]
+    channels: Sequence[int]
+    rank: int
+    concat: ir.Node | None
+
+    def scaled(self, scale: Floats, shift: Floats, context: Context) -> Rewrite | str:
+        """Rewrites the layers so that they give their result times ``scale`` plus ``shift``, each ``(C,)``."""
+        if len(scale) != sum(self.channels):
+            return "the channels do not fit"
+        ends = np.cumsum(self.channels).tolist()
+        builds: list[Rewrite] = []
+        for node, count, end in zip(self.nodes, self.channels, ends, strict=True):
+            own = slice(end - count, end)
+            build = scale_output_channels(node, scale[own], shift[own], context)
+            if isinstance(build, str):
+                return build
+            builds.append(build)
+        concat = self.concat
+        if concat is None:
+            return builds[0]
+        return lambda builder: [builder.like(concat, [build(builder)[0] for build in builds])]
+
+
+def layers_of(value: ir.Value | None, reader: ir.Node, context: Context) -> Layers | str | None:
+    """The layers that compute ``value`` for ``reader`` alone.
+
+    Returns:
+        The layers; why they may not be changed; ``None`` if something else computes the value.
+    """
+    concat = context.producer(value, "Concat")
+    last = concat if concat is not None else reader
+    operands = concat.inputs if concat is not None else [value]
+    nodes = [node for one in operands if (node := context.producer(one, *LINEAR_OPS)) is not None]
+    if len(nodes) < len(operands) or not nodes:
+        return None
+    if concat is not None and concat.attributes.get_int("axis", 1) != 1:
+        return None
+    alone = all(context.only_reader(node.outputs[0], last) and node.graph is reader.graph for node in nodes)
+    if not alone or (concat is not None and context.producer(value, reader=reader) is None):
+        return "the convolution's result is read elsewhere"
+    found = [output_channels(node, context) for node in nodes]
+    refusal = next((one for one in found if isinstance(one, str)), None)
+    if refusal is not None:
+        return refusal
+    counts, ranks = zip(*(one for one in found if not isinstance(one, str)), strict=True)
+    return Layers(nodes, counts, ranks[0], concat)
+
+
+def channel_vector(tensor: ir.TensorProtocol, channels: int, rank: int, axis: int = 1) -> Floats | None:
     """A tensor that broadcasts over ``(N, channels, ...)`` as one number a channel, as ``(channels,)``.
 
     The trap: ``(8,)`` against ``(N, 8, 8, 8)`` lies along the width, not the channels. So the axes are aligned from
@@ -73,7 +167,7 @@ def channel_vector(tensor: ir.TensorProtocol, channels: int, rank: int) -> Float
     if len(shape) > rank:
         return None
     aligned = [*[1] * (rank - len(shape)), *shape]
-    if aligned[1] not in (1, channels) or any(size != 1 for size in (aligned[0], *aligned[2:])):
+    if aligned.pop(axis) not in (1, channels) or any(size != 1 for size in aligned):
         return None
     return np.broadcast_to(np.asarray(tensor.numpy(), np.float64).reshape(-1), (channels,))
 
@@ -104,7 +198,7 @@ def scale_output_channels(linear: ir.Node, scale: Floats, shift: Floats, context
     if isinstance(old_bias, str):
         return old_bias
     old_weight = tensor.numpy()
-    weight = old_weight if np.all(scale == 1) else _scaled(old_weight, _along_output(linear, scale, old_weight.shape))
+    weight = old_weight if np.all(scale == 1) else scaled(old_weight, _along_output(linear, scale, old_weight.shape))
     with np.errstate(over="ignore"):
         bias = (old_bias * scale + shift).astype(old_weight.dtype.newbyteorder("="))
     if not _keeps_precision(linear, old_weight, weight, scale) or not np.all(np.isfinite(bias)):
@@ -145,16 +239,16 @@ def _beta(gemm: ir.Node) -> float:
     return gemm.attributes.get_float("beta", 1.0)
 
 
-def _scaled(weight: npt.NDArray[Any], factor: Floats) -> npt.NDArray[Any]:
+def scaled(weight: npt.NDArray[Any], factor: Floats) -> npt.NDArray[Any]:
     """``weight * factor`` in float64, stored in the weight's dtype; a slab at a time, to need little memory."""
     factor = np.broadcast_to(factor, weight.shape)
-    scaled = np.empty(weight.shape, weight.dtype.newbyteorder("="))
+    product = np.empty(weight.shape, weight.dtype.newbyteorder("="))
     step = max(1, _SLAB * len(weight) // max(1, weight.size))
     with np.errstate(over="ignore"):
         for start in range(0, len(weight), step):
             slab = slice(start, start + step)
-            scaled[slab] = np.asarray(weight[slab], np.float64) * factor[slab]
-    return scaled
+            product[slab] = np.asarray(weight[slab], np.float64) * factor[slab]
+    return product
 
 
 def _keeps_precision(linear: ir.Node, old: npt.NDArray[Any], new: npt.NDArray[Any], scale: Floats) -> bool:

@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from graphopt.analysis.constants import FLOAT_TYPES
 
-__all__ = ["FLOAT_TYPES", "HALF_TYPES", "smallest_normal"]
+__all__ = ["AT_MOST_SINGLE", "FLOAT_TYPES", "HALF_TYPES", "smallest_normal"]
 
 HALF_TYPES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+AT_MOST_SINGLE = (ir.DataType.FLOAT, *HALF_TYPES)
 
 
 def smallest_normal(dtype: np.dtype[Any]) -> float:

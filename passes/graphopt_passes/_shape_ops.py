@@ -7,7 +7,10 @@ import onnx_ir as ir
 from graphopt.analysis.dims import Dim
 from graphopt.pipeline.base import Context
 
-__all__ = ["axes", "input_of", "ints_attribute", "is_shape_of", "numbers"]
+__all__ = ["FAR", "axes", "input_of", "ints_attribute", "is_shape_of", "numbers", "result_shape"]
+
+FAR = 2**31 - 1
+"""Exporters write the largest 32-bit or 64-bit integer for "to the end"; no axis is that long."""
 
 _INTS = ir.AttributeType.INTS
 
@@ -53,3 +56,17 @@ def is_shape_of(value: ir.Value | None, source: ir.Value, context: Context) -> b
     if node is None or input_of(node, 0) is not source:
         return False
     return "end" not in node.attributes and not node.attributes.get_int("start", 0)
+
+
+def result_shape(node: ir.Node, context: Context) -> tuple[Dim, ...] | None:
+    """What a reshaping node or a Transpose gives by its operator's rule; a declared shape proves nothing."""
+    known: object = True
+    if node.op_type == "Reshape":
+        given = input_of(node, 1)
+        known = ints_attribute(node, "shape") if given is None else numbers(given, context)
+    elif node.op_type in ("Squeeze", "Unsqueeze"):
+        known = axes(node, 1, context)
+    source = input_of(node, 0)
+    if known is None or source is None or context.shapes.of(source) is None:
+        return None
+    return context.shapes.of(node.outputs[0])

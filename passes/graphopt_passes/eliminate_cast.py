@@ -1,4 +1,4 @@
-"""Removes casts to the type that the value has already."""
+"""Removes casts that change nothing."""
 
 from __future__ import annotations
 
@@ -7,27 +7,52 @@ import dataclasses
 import onnx_ir as ir
 
 from graphopt.pipeline.base import Context, RulePass, Safety
+from graphopt.rewrite.builder import Builder
 from graphopt.rewrite.match import Match, Miss
 from graphopt_passes._shape_ops import input_of
 
 __all__ = ["EliminateCast"]
 
+_BOOL = ir.DataType.BOOL
+_SIGNED = {
+    kind: bits
+    for bits, kind in ((8, ir.DataType.INT8), (16, ir.DataType.INT16), (32, ir.DataType.INT32), (64, ir.DataType.INT64))
+}
+_UNSIGNED = {
+    kind: bits
+    for bits, kind in (
+        (8, ir.DataType.UINT8), (16, ir.DataType.UINT16), (32, ir.DataType.UINT32), (64, ir.DataType.UINT64),
+    )
+}  # fmt: skip
+_FLOATS = {
+    ir.DataType.FLOAT16: (5, 10),
+    ir.DataType.BFLOAT16: (8, 7),
+    ir.DataType.FLOAT: (8, 23),
+    ir.DataType.DOUBLE: (11, 52),
+}
+"""Bits of exponent and of mantissa."""
+
 
 @dataclasses.dataclass(frozen=True)
 class EliminateCast(RulePass):
-    """Removes casts to the type that the value has already.
+    """Removes casts to the type that the value has already, and detours over a larger type.
 
     What it does:
-        Readers of a Cast or CastLike whose input has the target type read that input.
+        Readers of a Cast or CastLike whose input has the target type read that input. A cast of a cast reads what the
+        first one reads, if that one's type holds all numbers of its input's: float to double and back, say, is
+        nothing.
 
     Before:
-        ``y = Cast<to=FLOAT>(x); z = Relu(y)`` with a float ``x``
+        ``d = Cast <to=DOUBLE> (x); y = Cast <to=FLOAT> (d); z = Relu(y)`` with a float ``x``
 
     After:
         ``z = Relu(x)``
 
     Does not apply when:
-        - the input's type is not known, as of a function's inputs.
+        - the input's type is not known, as of a function's inputs;
+        - the first cast of two rounds: float to float16 and back;
+        - numbers could be too large for the last type, and it depends on the runtime what they become: float to uint8
+          by way of double.
 
     Safety:
         Exact.
@@ -41,16 +66,65 @@ class EliminateCast(RulePass):
         source = input_of(node, 0)
         if source is None:
             return None
-        wanted = _target(node) if node.op_type == "Cast" else _dtype(input_of(node, 1), node, context)
+        wanted = _target(node, context)
         if wanted is None:
             return None
         own = _dtype(source, node, context)
         if own is None:
             return Miss("the type of the Cast's input is not known", node)
-        return Match(node, forward=(source,)) if own == wanted else None
+        if own == wanted:
+            return Match(node, forward=(source,))
+        inner = context.producer(source, "Cast", "CastLike")
+        origin = None if inner is None else input_of(inner, 0)
+        first = None if inner is None else _dtype(origin, inner, context)
+        if inner is None or first is None or not _is_detour(first, own, ir.DataType(wanted)):
+            return None
+        return Match(node, build=lambda builder: [_cast(builder, node, origin, wanted, same=first == wanted)])
 
 
-def _target(node: ir.Node) -> int | None:
+def _cast(builder: Builder, node: ir.Node, origin: ir.Value | None, wanted: int, *, same: bool) -> ir.Value | None:
+    return origin if same else builder.like(node, [origin, *node.inputs[1:]])
+
+
+def _is_detour(first: ir.DataType, middle: ir.DataType, last: ir.DataType) -> bool:
+    """Whether a cast to ``middle`` on the way changes nothing, for any number of type ``first``."""
+    if not _holds(middle, first):
+        return False
+    if last == _BOOL or _holds(last, first):
+        return True
+    if first in _FLOATS:
+        return last in _FLOATS
+    if last in _FLOATS:
+        return True  # one rounding either way
+    # integers wrap around alike, floats that are too large for an integer do not
+    return middle not in _FLOATS and (last in _SIGNED or last in _UNSIGNED)
+
+
+def _holds(larger: ir.DataType, smaller: ir.DataType) -> bool:
+    """Whether ``larger`` has all numbers of ``smaller``."""
+    if larger == smaller:
+        return True
+    if smaller == _BOOL:
+        return larger in _SIGNED or larger in _UNSIGNED or larger in _FLOATS
+    if smaller in _FLOATS:
+        return larger in _FLOATS and all(a >= b for a, b in zip(_FLOATS[larger], _FLOATS[smaller], strict=True))
+    bits = _SIGNED.get(smaller, 0) - 1 if smaller in _SIGNED else _UNSIGNED.get(smaller, 0)
+    if bits == 0:
+        return False
+    if larger in _FLOATS:
+        exponent, mantissa = _FLOATS[larger]
+        return bits <= mantissa + 1 and bits < 1 << (exponent - 1)
+    if larger in _SIGNED:
+        return bits <= _SIGNED[larger] - 1
+    return smaller in _UNSIGNED and bits <= _UNSIGNED.get(larger, 0)
+
+
+def _target(node: ir.Node, context: Context) -> int | None:
+    """The type that a Cast or CastLike gives."""
+    return _to(node) if node.op_type == "Cast" else _dtype(input_of(node, 1), node, context)
+
+
+def _to(node: ir.Node) -> int | None:
     """The type to cast to; before opset 6 it was given by name."""
     to = node.attributes.get("to")
     if to is None:

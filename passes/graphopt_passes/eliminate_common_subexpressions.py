@@ -17,6 +17,9 @@ from graphopt.rewrite import edit
 __all__ = ["EliminateCommonSubexpressions"]
 
 _COMPARED_BYTES = 4096
+_COMMUTATIVE = frozenset(
+    {"Add", "Mul", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Max", "Min", "Sum", "Mean"}
+)
 
 _Key = tuple[str, str, str, tuple[ir.Value | None, ...]]
 
@@ -27,8 +30,9 @@ class EliminateCommonSubexpressions(GraphPass):
 
     What it does:
         Two nodes of the same operator that read the same values and have the same attributes give the same result, so
-        readers of the second read the first. A node in a subgraph can be replaced by one that runs before it in an
-        enclosing graph. One walk, linear in the graph: attributes are looked at only where operator and inputs agree.
+        readers of the second read the first. The two operands of a sum, a product or the like may change places. A node
+        in a subgraph can be replaced by one that runs before it in an enclosing graph. One walk, linear in the graph:
+        attributes are looked at only where operator and inputs agree.
 
     Before:
         ``a = Exp(x); b = Exp(x); y = Add(a, b)``
@@ -72,7 +76,10 @@ class _Search:
         keys: list[_Key] = []
         entries: list[tuple[dict[Hashable, ir.Node], Hashable]] = []
         for node in graph:
-            key = (node._op_type, node._domain, node._overload, node._inputs)
+            inputs = node._inputs
+            if len(inputs) == 2 and node._op_type in _COMMUTATIVE and not node._domain and node._version is None:
+                inputs = tuple(sorted(inputs, key=id))
+            key = (node._op_type, node._domain, node._overload, inputs)
             earlier = first.setdefault(key, node)
             if earlier is node:
                 keys.append(key)

@@ -1,4 +1,4 @@
-"""Removes Slice nodes that take everything."""
+"""Removes Slice nodes that take everything, or just what was put in."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ import onnx_ir as ir
 from graphopt.analysis.dims import Dim, lower_bound
 from graphopt.pipeline.base import Context, RulePass, Safety
 from graphopt.rewrite.match import Match, Miss
-from graphopt_passes._shape_ops import axes, input_of, ints_attribute, numbers
+from graphopt_passes._shape_ops import FAR, axes, input_of, ints_attribute, numbers
 
 __all__ = ["EliminateSlice"]
-
-_END = 2**31 - 1
-"""Exporters write the largest 32-bit or 64-bit integer for "to the end"; no axis is that long."""
 
 
 @dataclasses.dataclass(frozen=True)
 class EliminateSlice(RulePass):
-    """Removes Slice nodes that take everything.
+    """Removes Slice nodes that take everything, or just one operand of a Concat.
 
     What it does:
         Readers of a Slice by step 1, from the first element to the last along every axis it names, read its input.
         A start counts as the first element if it is 0 or at least a whole axis before the end; an end counts as the
-        last if it provably reaches the axis's length, which may be symbolic.
+        last if it provably reaches the axis's length, which may be symbolic. Readers of a Slice of a Concat, along
+        the same axis and from the beginning of an operand to its end, read that operand.
 
     Before:
         ``y = Slice(x, [0], [9223372036854775807], [1]); z = Relu(y)``
@@ -65,7 +63,33 @@ class EliminateSlice(RulePass):
         if len(places) != len(starts) or not all(-len(shape) <= place < len(shape) for place in places):
             return None
         bounds = zip((shape[place] for place in places), starts, ends, strict=True)
-        return Match(node, forward=(source,)) if all(_whole(*one) for one in bounds) else None
+        if all(_whole(*one) for one in bounds):
+            return Match(node, forward=(source,))
+        operand = _operand(source, places[0] % len(shape), starts[0], ends[0], context) if len(places) == 1 else None
+        return Match(node, forward=(operand,)) if operand is not None else None
+
+
+def _operand(source: ir.Value, axis: int, start: Dim, end: Dim, context: Context) -> ir.Value | None:
+    """The operand of a Concat that ``start:end`` takes, all of it and nothing else."""
+    concat = context.producer(source, "Concat")
+    shape = context.shapes.of(source)
+    if concat is None or shape is None or concat.attributes.get_int("axis", 1) % len(shape) != axis:
+        return None
+    if not (_at_least(start, 0) or _at_least(-1, start)):
+        return None
+    # Equal to a sum of lengths, a bound is within the axis, also if it counts from the end.
+    first = start if _at_least(start, 0) else start + shape[axis]
+    position: Dim = 0
+    for operand in concat.inputs:
+        own = None if operand is None else context.shapes.of(operand)
+        if own is None or len(own) != len(shape):
+            return None
+        after = position + own[axis]
+        to_end = after == shape[axis] and (_far(end) or _at_least(end, after))
+        if first == position and (end == after or to_end or (_at_least(-1, end) and end + shape[axis] == after)):
+            return operand
+        position = after
+    return None
 
 
 def _by_one(node: ir.Node, context: Context) -> bool:
@@ -77,12 +101,12 @@ def _by_one(node: ir.Node, context: Context) -> bool:
 
 
 def _far(end: Dim) -> bool:
-    return _at_least(end, _END)
+    return _at_least(end, FAR)
 
 
 def _whole(extent: Dim, start: Dim, end: Dim) -> bool:
     """Whether ``start:end`` takes all of an axis."""
-    from_first = start == 0 or _at_least(-_END, start) or _at_least(-extent, start)
+    from_first = start == 0 or _at_least(-FAR, start) or _at_least(-extent, start)
     return from_first and (_far(end) or _at_least(end, extent))
 
 

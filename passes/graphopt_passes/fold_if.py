@@ -7,7 +7,7 @@ import dataclasses
 import onnx_ir as ir
 
 from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
-from graphopt.rewrite import edit
+from graphopt_passes._lifting import lift, replace
 
 __all__ = ["FoldIf"]
 
@@ -58,30 +58,6 @@ class FoldIf(GraphPass):
 
 def _inline(node: ir.Node, branch: ir.Graph, context: Context) -> list[ir.Node]:
     """Moves ``branch`` in front of the If ``node`` and removes the If; returns what moved and what reads it."""
-    parent = node.graph
-    assert parent is not None
-    results = list(branch.outputs)
-    branch.outputs.clear()
-    for value in list(branch.initializers.values()):
-        assert value.const_value is not None
-        constant = context.new_constant(node, value.const_value, value.name)
-        edit.redirect(value, constant)
-        results = [constant if result is value else result for result in results]
-    nodes = list(branch)
-    branch.remove(nodes)
-    for inner in nodes:
-        for output in inner.outputs:
-            if output.name:
-                output.name = context.names.fresh(output.name)
-    parent.insert_before(node, nodes)
-    readers: list[ir.Node] = []
-    for old, new in zip(node.outputs, results, strict=True):
-        if not edit.can_stand_in(old, new):
-            wrapper = ir.node("Identity", [new], name=context.names.fresh(f"{node.name or 'If'}_output"))
-            parent.insert_before(node, wrapper)
-            nodes.append(wrapper)
-            new = wrapper.outputs[0]
-            new.type, new.shape = old.type, old.shape
-        readers += edit.redirect(old, new)
-    _, weakened = edit.erase_if_dead([node])
-    return [*nodes, *readers, *weakened]
+    nodes, results = lift(branch, node, context)
+    wrappers, others = replace(node, results, context)
+    return [*nodes, *wrappers, *others]

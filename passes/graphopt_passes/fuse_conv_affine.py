@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from graphopt.pipeline.base import Context, RulePass, Safety
 from graphopt.rewrite.match import Match, Miss
-from graphopt_passes._channels import LINEAR_OPS, Floats, channel_vector, output_channels, scale_output_channels
+from graphopt_passes._channels import Layers, affine_of, channel_vector, layers_of
 
 __all__ = ["FuseConvAffine"]
 
@@ -20,7 +20,8 @@ class FuseConvAffine(RulePass):
 
     What it does:
         ``y = c * s + t`` with one number a channel, or one for all, becomes part of weight and bias: ``W' = W * s``,
-        ``B' = B * s + t``. Computed in float64, stored in the weight's dtype. ``k - c`` is ``s = -1, t = k``.
+        ``B' = B * s + t``. Computed in float64, stored in the weight's dtype. ``k - c`` is ``s = -1, t = k``. Of
+        several convolutions in a Concat, each takes its share.
 
     Before:
         ``c = Conv(x, W, B); y = Mul(c, s)``
@@ -43,46 +44,31 @@ class FuseConvAffine(RulePass):
     name = "fuse-conv-affine"
     safety = Safety.NUMERIC
     ops = ("Mul", "Add", "Sub", "Div")
+    reach = 2
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         for position in (0, 1):
-            linear = context.producer(node.inputs[position], *LINEAR_OPS)
-            tensor = context.constant(node.inputs[1 - position]) if linear is not None else None
-            if linear is not None and tensor is not None:
-                return _fold(node, linear, tensor, position, context)
+            tensor = context.constant(node.inputs[1 - position])
+            layers = layers_of(node.inputs[position], node, context) if tensor is not None else None
+            if tensor is not None and layers is not None:
+                return _fold(node, layers, tensor, position, context)
         return None
 
 
 def _fold(
-    node: ir.Node, linear: ir.Node, tensor: ir.TensorProtocol, position: int, context: Context
+    node: ir.Node, layers: Layers | str, tensor: ir.TensorProtocol, position: int, context: Context
 ) -> Match | Miss | None:
     if context.opset(node) < 7:
         return Miss("before opset 7, arithmetic broadcasts by attributes", node)
     if node.op_type == "Div" and position == 1:
         return None
-    if linear.graph is not node.graph or not context.only_reader(linear.outputs[0], node):
-        return Miss("the convolution's result is read elsewhere", node)
-    found = output_channels(linear, context)
-    if isinstance(found, str):
-        return Miss(found, node)
-    operand = channel_vector(tensor, *found)
+    if isinstance(layers, str):
+        return Miss(layers, node)
+    operand = channel_vector(tensor, sum(layers.channels), layers.rank)
     if operand is None:
         return Miss("the constant varies along another axis than the channels", node)
-    scale, shift = _affine(node.op_type, operand, position)
+    scale, shift = affine_of(node.op_type, operand, position)
     if not np.all(np.isfinite(scale)) or not np.all(np.isfinite(shift)):
         return Miss("the constant is not finite, or divides by zero", node)
-    folded = scale_output_channels(linear, scale, shift, context)
+    folded = layers.scaled(scale, shift, context)
     return Miss(folded, node) if isinstance(folded, str) else Match(node, build=folded)
-
-
-def _affine(op_type: str, operand: Floats, position: int) -> tuple[Floats, Floats]:
-    """Scale and shift, each ``(C,)``, of the operator where the convolution stands at ``position``."""
-    ones, zeros = np.ones_like(operand), np.zeros_like(operand)
-    if op_type == "Mul":
-        return operand, zeros
-    if op_type == "Add":
-        return ones, operand
-    if op_type == "Sub":
-        return (ones, -operand) if position == 0 else (-ones, operand)
-    with np.errstate(divide="ignore"):
-        return 1 / operand, zeros

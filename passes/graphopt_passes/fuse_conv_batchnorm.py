@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from graphopt.pipeline.base import Context, RulePass, Safety
 from graphopt.rewrite.match import Match, Miss
-from graphopt_passes._channels import batchnorm_affine, scale_output_channels
+from graphopt_passes._channels import batchnorm_affine, layers_of
 
 __all__ = ["FuseConvBatchNorm"]
 
@@ -20,7 +20,7 @@ class FuseConvBatchNorm(RulePass):
     What it does:
         With ``s = scale / sqrt(var + epsilon)``, per output channel ``W' = W * s`` and
         ``B' = (B - mean) * s + bias``. Computed in float64, stored in the weight's dtype. A Gemm's ``beta`` goes into
-        its bias.
+        its bias. Of several convolutions in a Concat, each takes its share.
 
     Before:
         ``c = Conv(x, W, B); y = BatchNormalization(c, scale, bias, mean, var)``
@@ -42,17 +42,16 @@ class FuseConvBatchNorm(RulePass):
     name = "fuse-conv-batchnorm"
     safety = Safety.NUMERIC
     ops = ("BatchNormalization",)
+    reach = 2
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
-        linear = context.producer(node.inputs[0], "Conv", "ConvTranspose", "Gemm")
-        if linear is None:
+        layers = layers_of(node.inputs[0], node, context)
+        if layers is None:
             return None
-        if not context.only_reader(linear.outputs[0], node) or linear.graph is not node.graph:
-            return Miss("the convolution's result is read elsewhere", node)
         affine = batchnorm_affine(node, context)
-        if isinstance(affine, str):
-            return Miss(affine, node)
-        scaled = scale_output_channels(linear, *affine, context)
+        if isinstance(layers, str) or isinstance(affine, str):
+            return Miss(str(affine) if isinstance(affine, str) else str(layers), node)
+        scaled = layers.scaled(*affine, context)
         if isinstance(scaled, str):
             return Miss(scaled, node)
         return Match(node, build=scaled)

@@ -1,11 +1,12 @@
-"""Folds zero padding into the convolution or average pooling after it."""
+"""Folds padding into the convolution or pooling after it."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import onnx_ir as ir
 
 from graphopt.pipeline.base import Context, RulePass, Safety
@@ -14,14 +15,17 @@ from graphopt.rewrite.match import Match, Miss
 
 __all__ = ["FusePadConv"]
 
+_NOT_NEGATIVE: Final = ("Relu", "Sigmoid", "HardSigmoid", "Abs", "Exp", "Softplus", "Softmax")
+
 
 @dataclasses.dataclass(frozen=True)
 class FusePadConv(RulePass):
-    """Folds a Pad with zeros into the ``pads`` of the Conv or AveragePool after it.
+    """Folds a Pad into the ``pads`` of the Conv, AveragePool or MaxPool after it.
 
     What it does:
         The node reads what the Pad reads, and pads itself. An AveragePool then counts its padding, as it did when the
-        zeros were ordinary elements. The Pad stays for its other readers, if it has any.
+        zeros were ordinary elements. A MaxPool pads with nothing that counts: with the lowest number, or with zeros
+        where all there is comes from a Relu or the like. The Pad stays for its other readers, if it has any.
 
     Before:
         ``p = Pad(x, pads); y = Conv<pads = a>(p, W)``
@@ -30,11 +34,13 @@ class FusePadConv(RulePass):
         ``y = Conv<pads = a + pads>(x, W)``
 
     Does not apply when:
-        - the Pad fills with anything but zeros, its pads are not constant, or one is negative;
+        - the Pad fills with anything but zeros (before a MaxPool of what may be negative, with anything but the lowest
+          number), its pads are not constant, or one is negative;
         - it pads the batch or the channels;
         - the node pads to keep the size (``auto_pad``);
-        - the AveragePool rounds its size up, leaves padding of its own out of the average, or would pad by as much as
-          its window.
+        - the pooling rounds its size up, would pad by as much as its window, or leaves padding of its own out of the
+          average;
+        - the MaxPool has dilations, or says where it found the largest.
 
     Safety:
         Numeric: runtimes may pick another kernel for another padding.
@@ -42,7 +48,8 @@ class FusePadConv(RulePass):
 
     name = "fuse-pad-conv"
     safety = Safety.NUMERIC
-    ops = ("Conv", "AveragePool")
+    ops = ("Conv", "AveragePool", "MaxPool")
+    reach = 2
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         pad = context.producer(node.inputs[0], "Pad")
@@ -81,8 +88,8 @@ def _padding(pad: ir.Node, node: ir.Node, context: Context) -> list[int] | str:
     else:
         pads = context.ints(pad.inputs[1])
         fill = 0.0 if optional[0] is None else context.scalar(optional[0])
-    if fill != 0:
-        return "the Pad does not fill with zeros"
+    if not _counts_for_nothing(fill, pad, node, context):
+        return "the Pad fills with what counts"
     if pads is None:
         return "the pads are not constant"
     if any(size < 0 for size in pads):
@@ -90,6 +97,20 @@ def _padding(pad: ir.Node, node: ir.Node, context: Context) -> list[int] | str:
     if opset < 18 or optional[1] is None:
         return list(pads)
     return _on_all_axes(pads, context.ints(optional[1]), _rank(node, pad, context))
+
+
+def _counts_for_nothing(fill: float | None, pad: ir.Node, node: ir.Node, context: Context) -> bool:
+    """Whether the node pads with what counts as much as ``fill``."""
+    if node.op_type != "MaxPool":
+        return fill == 0
+    if fill is None or fill == -np.inf:
+        return fill is not None
+    source = context.producer(pad.inputs[0], *_NOT_NEGATIVE, "Clip")
+    if fill != 0 or source is None or source.op_type in _NOT_NEGATIVE:
+        return fill == 0 and source is not None
+    low = source.attributes.get("min") if context.opset(source) < 11 else None
+    bound = low.as_float() if low is not None else context.scalar(source.inputs[1] if source.inputs[1:] else None)
+    return bound is not None and bound >= 0
 
 
 def _rank(node: ir.Node, pad: ir.Node, context: Context) -> int | None:
@@ -122,13 +143,15 @@ def _padded(node: ir.Node, spatial: Sequence[int], context: Context) -> dict[str
     attributes: dict[str, Any] = {"pads": pads, "auto_pad": None}
     if node.op_type == "Conv":
         return attributes
-    if context.opset(node) < 7:
-        return "AveragePool cannot count its padding before opset 7"
     if node.attributes.get_int("ceil_mode", 0):
-        return "the AveragePool rounds its size up"
-    if any(own) and not node.attributes.get_int("count_include_pad", 0):
+        return "the pooling rounds its size up"
+    if node.op_type == "AveragePool" and context.opset(node) < 7:
+        return "AveragePool cannot count its padding before opset 7"
+    if node.op_type == "AveragePool" and any(own) and not node.attributes.get_int("count_include_pad", 0):
         return "the AveragePool leaves its own padding out"
+    if len(node.outputs) > 1 or any(step != 1 for step in node.attributes.get_ints("dilations", ())):
+        return "the pooling has dilations, or says where it found the largest"
     window = node.attributes.get_ints("kernel_shape") or ()
     if len(pads) != 2 * len(window) or any(size >= limit for size, limit in zip(pads, [*window, *window], strict=True)):
         return "the padding is as large as the window"
-    return {**attributes, "count_include_pad": 1}
+    return {**attributes, "count_include_pad": 1} if node.op_type == "AveragePool" else attributes

@@ -58,7 +58,7 @@ def test_type_given_by_name_in_opset_1() -> None:
     text = """<ir_version: 3, opset_import: ["" : 1]>
     agraph (float[N,4] x) => (float[N,4] y) { c = Cast<to = "FLOAT">(x)  d = Cast<to = "DOUBLE">(c)
         y = Cast<to = "FLOAT">(d) }"""
-    assert lines(apply(parse(text), NAME)[0]) == ["d = Cast<to='DOUBLE'>(x)", "y = Cast<to='FLOAT'>(d)"]
+    assert lines(apply(parse(text), NAME)[0]) == ["y = Identity(x)"]
 
 
 def test_interface_needs_the_node() -> None:
@@ -92,3 +92,107 @@ def test_unknown_type() -> None:
     text = """<ir_version: 10, opset_import: ["" : 21, "other" : 1]>
     agraph (float[N,4] x) => (float[N,4] y) { a = other.Mystery(x)  c = Cast<to = 1>(a)  y = Relu(c) }"""
     assert misses(NAME, parse(text)) == ["the type of the Cast's input is not known"]
+
+
+CODES = {
+    "bool": 9, "int8": 3, "uint8": 2, "int16": 5, "uint16": 4, "int32": 6, "uint32": 12, "int64": 7, "uint64": 13,
+    "float16": 10, "bfloat16": 16, "float": 1, "double": 11,
+}  # fmt: skip
+
+
+def chain(first: str, middle: str, last: str) -> str:
+    body = f"m = Cast<to = {CODES[middle]}>(x)  c = Cast<to = {CODES[last]}>(m)"
+    return f"agraph ({first}[N,4] x) => ({last}[N,4] y) {{ {body}  y = Identity(c) }}"
+
+
+@pytest.mark.parametrize(
+    ("first", "middle", "last"),
+    [
+        ("float", "double", "float"),
+        ("float16", "float", "float16"),
+        ("float16", "float", "double"),
+        ("float", "double", "float16"),
+        ("int32", "int64", "int32"),
+        ("int32", "int64", "int8"),
+        ("int32", "double", "int32"),
+        ("int32", "int64", "float"),
+        ("uint8", "float16", "uint8"),
+        ("int16", "float", "int32"),
+        ("bool", "int64", "float"),
+        ("bool", "float", "bool"),
+        ("int64", "int64", "bool"),
+        ("uint16", "int32", "uint8"),
+    ],
+)
+def test_detour_over_a_larger_type(first: str, middle: str, last: str) -> None:
+    result = fires(NAME, parse(chain(first, middle, last)))
+    assert len(result.graph) <= 2
+    assert f"to={CODES[middle]}>" not in "".join(lines(result)) or middle == last
+
+
+@pytest.mark.parametrize(
+    ("first", "middle", "last"),
+    [
+        ("float", "float16", "float"),
+        ("double", "float", "double"),
+        ("float16", "bfloat16", "float16"),
+        ("bfloat16", "float16", "bfloat16"),
+        ("int64", "int32", "int64"),
+        ("int32", "float", "int32"),
+        ("int64", "double", "int64"),
+        ("int16", "float16", "int16"),
+        ("int8", "uint8", "int32"),
+        ("uint64", "int64", "uint64"),
+        ("int8", "uint64", "int8"),
+        ("float", "double", "uint8"),
+        ("float", "int64", "float"),
+        ("int16", "float", "int8"),
+        ("float", "bool", "float"),
+    ],
+)
+def test_detour_that_rounds_or_may_overflow(first: str, middle: str, last: str) -> None:
+    unchanged(NAME, parse(chain(first, middle, last)))
+
+
+def test_detour_over_strings() -> None:
+    text = """agraph (float[N] x) => (float[N] y) { s = Cast<to = 8>(x)  y = Cast<to = 1>(s) }"""
+    unchanged(NAME, parse(text))
+    text = """agraph (float[N] x) => (string[N] y) { s = Cast<to = 11>(x)  y = Cast<to = 8>(s) }"""
+    unchanged(NAME, parse(text))  # a double has more digits
+
+
+def test_detour_by_cast_like() -> None:
+    text = """agraph (float16[N,4] x, float[2] a, float16[2] b) => (float16[N,4] y) {
+        m = CastLike(x, a)
+        c = CastLike(m, b)
+        y = Neg(c)
+    }"""
+    fires(NAME, parse(text), ["y = Neg(x)"])
+
+
+def test_first_cast_is_a_graph_output() -> None:
+    text = """agraph (float16[N,4] x) => (float[N,4] m, float16[N,4] y) {
+        m = Cast<to = 1>(x)
+        c = Cast<to = 10>(m)
+        y = Neg(c)
+    }"""
+    fires(NAME, parse(text), ["m = Cast<to=1>(x)", "y = Neg(x)"])
+
+
+def test_detour_across_the_border_of_a_branch() -> None:
+    text = """agraph (float16[N,4] x, bool t) => (float16[N,4] y) {
+        m = Cast<to = 1>(x)
+        y = If (t) <
+            then_branch = yes () => (float16[N,4] a) { c = Cast<to = 10>(m)  a = Neg(c) },
+            else_branch = no () => (float16[N,4] b) { b = Abs(x) }
+        >
+    }"""
+    result = fires(NAME, parse(text), count=1)
+    assert lines(result.graph[0].attributes["then_branch"].as_graph()) == ["a = Neg(x)"]
+
+
+def test_metadata_of_the_last_cast_survives() -> None:
+    model = parse(chain("int32", "int64", "int8"))
+    model.graph[1].metadata_props["origin"] = "tokens"
+    result = fires(NAME, model, ["c = Cast<to=3>(x)", "y = Identity(c)"])
+    assert result.graph[0].metadata_props == {"origin": "tokens"}

@@ -49,7 +49,7 @@ def test_attributes_count() -> None:
         ("Transpose <perm = [0,1]> (x)", "Transpose <perm = [1,0]> (x)"),
         ("ReduceSum <keepdims = 1> (x)", "ReduceSum <keepdims = 0> (x)"),
         ("Sub (x, w)", "Sub (w, x)"),
-        ("Add (x, w)", "Add (w, x)"),
+        ("Pow (x, w)", "Pow (w, x)"),
         ("Exp (x)", "Neg (x)"),
     ],
 )
@@ -227,3 +227,20 @@ def test_touched_nodes_see_their_only_reader() -> None:
     assert isinstance(search, GraphPass)
     touched = {node.op_type for node in search.run(model, Context(model)).touched or ()}
     assert touched == {"Exp", "Neg", "Add"}
+
+
+@pytest.mark.parametrize("op", ["Add", "Mul", "Max", "Min", "Sum", "Mean"])
+def test_operands_change_places(op: str) -> None:
+    text = f"agraph (float[N,4] x, float[4] w) => (float[A,B] y) {{ a = {op}(x, w)  b = {op}(w, x)  y = Sub(a, b) }}"
+    fires(NAME, parse(text), [f"a = {op}(x, w)", "y = Sub(a, a)"])
+
+
+@pytest.mark.parametrize("op", ["Sub", "Div", "Pow", "MatMul", "PRelu"])
+def test_operands_that_keep_their_places(op: str) -> None:
+    text = f"agraph (float[4,4] x, float[4,4] w) => (float[A,B] y) {{ a = {op}(x, w)  b = {op}(w, x)  y = Sub(a, b) }}"
+    unchanged(NAME, parse(text))
+
+
+def test_sum_of_three_keeps_its_order() -> None:
+    text = "agraph (float[4] x, float[4] w) => (float[A] y) { a = Sum(x, w, x)  b = Sum(w, x, x)  y = Sub(a, b) }"
+    unchanged(NAME, parse(text))

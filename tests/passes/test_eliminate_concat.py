@@ -104,3 +104,62 @@ def test_extent_declared_for_a_loops_state_is_not_believed() -> None:
         }>
     }"""
     unchanged("eliminate-concat", parse(text, {"e": np.zeros((0, 4), np.float32)}))
+
+
+def ints(*numbers: int) -> np.ndarray:
+    return np.array(numbers, np.int64)
+
+
+@pytest.mark.parametrize(
+    ("body", "after"),
+    [
+        ("s, t = Split<axis = 1>(x, k)  c = Concat<axis = 1>(s, t)", "y = Relu(x)"),
+        ("s, t = Split<axis = -1>(x, k)  c = Concat<axis = 1>(s, t)", "y = Relu(x)"),
+        ("s, t = Split<axis = 1>(x, k)  c = Concat<axis = 1>(w, s, t, w)", "c = Concat<axis=1>(w, x, w)"),
+        ("s = Slice(x, b0, e3, one)  t = Slice(x, b3, far, one)  c = Concat<axis = 1>(s, t)", "y = Relu(x)"),
+        (
+            """s = Slice(x, b0, b2, one)  t = Slice(x, b2, b3, one)  u = Slice(x, b3, far, last)
+            c = Concat<axis = -1>(w, s, t, u)""",
+            "c = Concat<axis=-1>(w, x)",
+        ),
+    ],
+)
+def test_pieces_of_a_value(body: str, after: str) -> None:
+    text = f"agraph (float[N,4] x, float[N,2] w) => (float[A,B] y) {{ {body}  y = Relu(c) }}"
+    weights = {
+        "k": ints(3, 1), "b0": ints(0), "e3": ints(3), "b3": ints(3), "b2": ints(2), "far": ints(2**63 - 1),
+        "one": ints(1), "last": ints(-1),
+    }  # fmt: skip
+    result = fires(NAME, parse(text, weights), count=1)
+    assert lines(result)[0] == after
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "s, t = Split<axis = 1>(x, k)  y = Concat<axis = 1>(t, s)",
+        "s, t = Split<axis = 1>(x, k)  y = Concat<axis = 1>(s, s)",
+        "s, t = Split<axis = 1>(x, h)  y = Concat<axis = 0>(s, t)",
+        "s, t, u = Split<axis = 1>(x, m)  y = Concat<axis = 1>(s, t)",
+        "s = Slice(x, z, two, one)  t = Slice(x, two, three, one)  y = Concat<axis = 1>(s, t)",
+        "s = Slice(x, z, two, one)  t = Slice(x, one, far, one)  y = Concat<axis = 1>(s, t)",
+        "s = Slice(x, z, two, one)  t = Slice(w, two, far, one)  y = Concat<axis = 1>(s, t)",
+        "s = Slice(x, one, two, one)  t = Slice(x, two, far, one)  y = Concat<axis = 1>(s, t)",
+        "s = Slice(x, z, two, z)  t = Slice(x, two, far, z)  y = Concat<axis = 1>(s, t)",
+        "s = Slice(x, z, two, one)  t = Slice(x, two, far, one, two)  y = Concat<axis = 1>(s, t)",
+    ],
+)
+def test_pieces_that_do_not_make_up_the_value(body: str) -> None:
+    text = f"agraph (float[4,4] x, float[4,4] w) => (float[A,B] y) {{ {body} }}"
+    weights = {"k": ints(3, 1), "h": ints(2, 2), "m": ints(2, 1, 1), "far": ints(2**63 - 1)}
+    unchanged(NAME, parse(text, {**weights, "z": ints(0), "one": ints(1), "two": ints(2), "three": ints(3)}))
+
+
+def test_piece_is_read_elsewhere() -> None:
+    text = """agraph (float[N,4] x) => (float[A,B] y, float[C,D] z) {
+        s, t = Split<axis = 1, num_outputs = 2>(x)
+        z = Relu(t)
+        y = Concat<axis = 1>(s, t, z)
+    }"""
+    after = ["s, t = Split<axis=1, num_outputs=2>(x)", "z = Relu(t)", "y = Concat<axis=1>(x, z)"]
+    fires(NAME, parse(text), after)

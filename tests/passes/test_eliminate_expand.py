@@ -96,3 +96,58 @@ def test_inside_a_function() -> None:
     assert stats.counts == {NAME: 1}
     (function,) = result.functions.values()
     assert lines(function) == ["one = Constant<value_ints=(1,)>()", "d = Expand(a, one)", "b = Relu(d)"]
+
+
+def broadcasting(body: str, inputs: str = "float[N,4] x, float[1,4] v, float[4] w") -> str:
+    return f"agraph ({inputs}) => (float[A,B] y) {{ {body} }}"
+
+
+@pytest.mark.parametrize(
+    ("body", "after"),
+    [
+        ("h = Shape(x)  e = Expand(v, h)  y = Add(x, e)", "y = Add(x, v)"),
+        ("h = Shape(x)  e = Expand(v, h)  y = Sub(e, x)", "y = Sub(v, x)"),
+        ("h = Shape(x)  e = Expand(w, h)  y = Max(x, e, v)", "y = Max(x, w, v)"),
+        ("h = Shape(x)  e = Expand(v, h)  g = Greater(x, e)  y = Where(g, x, x)", "g = Greater(x, v)"),
+        ("h = Shape(x)  g = Greater(x, v)  e = Expand(w, h)  y = Where(g, x, e)", "y = Where(g, x, w)"),
+    ],
+)
+def test_reader_broadcasts(body: str, after: str) -> None:
+    assert after in lines(fires(NAME, parse(broadcasting(body)), count=1))
+
+
+def test_expand_of_an_expand() -> None:
+    text = broadcasting("h = Shape(x)  e = Expand(w, one)  y = Expand(e, h)")
+    fires(NAME, parse(text, {"one": np.array([1, 1], np.int64)}), ["h = Shape(x)", "y = Expand(w, h)"])
+
+
+def test_both_are_expanded() -> None:
+    text = broadcasting("h = Shape(x)  e = Expand(v, h)  f = Expand(w, h)  s = Add(e, f)  y = Add(s, x)")
+    kept = lines(fires(NAME, parse(text)))
+    assert sum("Expand" in line for line in kept) == 1  # the other operand of the first sum is expanded as well
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "h = Shape(x)  e = Expand(v, h)  y = Add(e, w)",
+        "h = Shape(x)  e = Expand(v, h)  y = Add(e, v)",
+        "h = Shape(x)  e = Expand(v, h)  y = PRelu(x, e)",
+        "h = Shape(x)  e = Expand(v, h)  y = Add(e, e)",
+        "h = Shape(x)  e = Expand(v, h)  y = Concat<axis = 0>(e, x)",
+    ],
+)
+def test_reader_does_not_make_it_as_large(body: str) -> None:
+    unchanged(NAME, parse(broadcasting(body)))
+
+
+def test_other_operand_is_larger_only_for_some_inputs() -> None:
+    text = broadcasting("h = Shape(z)  e = Expand(v, h)  y = Add(x, e)", "float[N,4] x, float[M,4] z, float[1,4] v")
+    unchanged(NAME, parse(text))
+    text = broadcasting("e = Expand(v, four)  y = Add(x, e)")
+    unchanged(NAME, parse(text, {"four": np.array([4, 4], np.int64)}))  # x may have one row
+
+
+def test_rank_of_the_result_stays() -> None:
+    text = "agraph (float[4] x, float[4] v) => (float[1,4] y) { e = Expand(v, one)  y = Add(x, e) }"
+    unchanged(NAME, parse(text, {"one": np.array([1, 1], np.int64)}))

@@ -136,3 +136,35 @@ def test_inside_a_function() -> None:
     result = fires(NAME, parse(text), count=1)
     (function,) = result.functions.values()
     assert lines(function)[-2:] == ["t = Slice(a, zero, four, one)", "b = Relu(t)"]  # the rank is not known
+
+
+def pieces(body: str, axis: int = 1) -> str:
+    return f"""agraph (float[N,3] u, float[N,M] v, float[N,2] w) => (float[A,B] y) {{
+        c = Concat<axis = {axis}>(u, v, w)
+        {body}
+        y = Relu(s)
+    }}"""
+
+
+@pytest.mark.parametrize(("start", "end", "taken"), [(0, 3, "u"), (-2, MAX64, "w"), (3, -2, "v")])
+@pytest.mark.parametrize("axis", [1, -1])
+def test_operand_of_a_concat(start: int, end: int, taken: str, axis: int) -> None:
+    model = parse(pieces("s = Slice(c, b, e, a)", axis), bounds([start], [end], [axis]))
+    fires(NAME, model, [f"y = Relu({taken})"])
+
+
+def test_operand_of_a_concat_by_its_own_length() -> None:
+    text = pieces("h = Shape<start = 1>(v)  t = Add(h, b)  s = Slice(c, b, t, a)")
+    fires(NAME, parse(text, bounds([3], [], [1])), ["y = Relu(v)"])
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "axis"),
+    [(0, 2, 1), (1, 3, 1), (0, MAX64, 0), (0, 3, 0), (3, 4, 1), (-3, MAX64, 1), (0, -2, 1), (3, MAX64, 1)],
+)
+def test_not_just_an_operand(start: int, end: int, axis: int) -> None:
+    model = parse(pieces("s = Slice(c, b, e, a)"), bounds([start], [end], [axis]))
+    if (start, end) == (0, MAX64):
+        fires(NAME, model, ["c = Concat<axis=1>(u, v, w)", "y = Relu(c)"])
+    else:
+        unchanged(NAME, model)

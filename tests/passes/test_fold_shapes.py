@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from harness import fires, lines, misses, parse, unchanged
+from harness import apply, fires, lines, misses, parse, unchanged
 
 NAME = "fold-shapes"
 INDEX = {
@@ -88,6 +88,90 @@ def test_inference_beside_a_dim_that_may_be_zero_is_refused() -> None:
     assert misses(NAME, parse(text, weights)) == ["an empty input would no longer work"]
 
 
+HEADS = """agraph (float[N,S,768] x) => (float[N,S,D,64] y) {
+    s = Shape (x)
+    nl = Slice (s, u0, two)
+    t = Concat <axis = 0> (nl, minus, sixtyfour)
+    y = Reshape <allowzero = ZERO> (x, t)
+}"""
+
+
+@pytest.mark.parametrize("allowzero", ["0", "1"])
+def test_inferred_entry_becomes_the_extent_that_it_gives(allowzero: str) -> None:
+    model = parse(HEADS.replace("ZERO", allowzero), {**INDEX, "two": np.array([2])})
+    result = fires(NAME, model, ["y = Reshape(x, t_1)"], sizes={"N": 2, "S": 3})
+    assert held(result, "t_1") == [0, 0, 12, 64]
+
+
+def test_an_inferred_entry_that_was_there_may_stand_beside_copied_ones() -> None:
+    text = """agraph (float[N,H,W,4] x) => (float[N,L,4] y) {
+        s = Shape (x)
+        n = Slice (s, u0, one)
+        t = Concat <axis = 0> (n, minus, four)
+        y = Reshape (x, t)
+    }"""
+    result = fires(NAME, parse(text, {**INDEX, "one": np.array([1]), "four": np.array([4])}), ["y = Reshape(x, t_1)"])
+    assert held(result, "t_1") == [0, -1, 4]
+
+
+def test_inference_beside_a_dim_that_is_never_zero() -> None:
+    text = """agraph (float[N,2,H,W] x) => (float[M,2,L] y) {
+        p = Pad (x, pads)
+        s = Shape (p)
+        n = Slice (s, zero, one)
+        h = Slice (s, two, three)
+        w = Slice (s, three, four)
+        l = Mul (h, w)
+        t = Concat <axis = 0> (n, two, l)
+        y = Reshape (p, t)
+    }"""
+    numbers = {"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4}
+    weights = {name: np.array([value]) for name, value in numbers.items()}
+    result = fires(NAME, parse(text, {**weights, "pads": np.array([1, 0, 0, 0, 0, 0, 0, 0])}), count=1)
+    assert lines(result)[-1] == "y = Reshape(p, t_1)"
+    assert held(result, "t_1") == [0, 2, -1]
+
+
+BESIDE = """agraph (float[N,2,H,W] x) => (float[N,2,L] y, float[N,K] z) {
+    s = Shape (x)
+    n = Slice (s, zero, one)
+    h = Slice (s, two, three)
+    w = Slice (s, three, four)
+    l = Mul (h, w)
+    t = Concat <axis = 0> (n, two, l)
+    y = Reshape (x, t)
+    f = Reshape (x, TARGET)
+    z = Relu (f)
+}"""
+NUMBERS = {name: np.array([value]) for name, value in {"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4}.items()}
+
+
+@pytest.mark.parametrize("target", ["flat", "computed"])
+def test_inference_beside_a_dim_without_which_the_model_fails(target: str) -> None:
+    text = BESIDE.replace("TARGET", target)
+    if target == "computed":
+        text = text.replace("f = Resh", "computed = Concat <axis = 0> (n, minus) f = Resh")
+    weights = {**NUMBERS, "flat": np.array([0, -1]), "minus": np.array([-1])}
+    result = fires(NAME, parse(text, weights))
+    assert "y = Reshape(x, t_1)" in lines(result)
+    assert held(result, "t_1") == [0, 2, -1]
+
+
+@pytest.mark.parametrize("flat", [[-1, 8], [-1]])
+def test_inference_where_an_empty_input_may_still_work(flat: list[int]) -> None:
+    text = BESIDE.replace("TARGET", "flat").replace("float[N,K] z", f"float[{'A,B' if len(flat) == 2 else 'A'}] z")
+    assert misses(NAME, parse(text, {**NUMBERS, "flat": np.array(flat)})) == ["an empty input would no longer work"]
+
+
+def test_dead_code_proves_nothing() -> None:
+    text = (
+        BESIDE.replace("TARGET", "flat")
+        .replace("z = Relu (f)", "z = Relu (x)")
+        .replace("float[N,K] z", "float[A,B,C,D] z")
+    )
+    assert misses(NAME, parse(text, {**NUMBERS, "flat": np.array([0, -1])})) == ["an empty input would no longer work"]
+
+
 def test_two_unknown_dims_are_refused() -> None:
     text = """agraph (float[N,M] x) => (float[M,N] y) {
         s = Shape (x)
@@ -139,3 +223,17 @@ def test_shape_used_in_a_branch() -> None:
 def test_shape_of_a_range_of_axes(start_end: str) -> None:
     text = f"agraph (float[2,6] x, int64[L] k) => (int64[L] y) {{ s = Shape {start_end} (x)\n y = Add (k, s) }}"
     fires(NAME, parse(text), sizes={"L": 1})
+
+
+@pytest.mark.parametrize("question", ["Equal (n, i1)", "Less (n, i2)", "GreaterOrEqual (i1, n)"])
+def test_branch_that_a_shape_decides(question: str) -> None:
+    text = f"""agraph (float[1,N] x) => (float[1,N] y) {{
+        s = Shape (x)
+        n = Gather (s, i0)
+        c = {question}
+        y = If (c) <then_branch = g1 () => (float[1,N] a) {{ a = Relu (x) }},
+                    else_branch = g2 () => (float[1,N] b) {{ b = Neg (x) }}>
+    }}"""
+    model, _, _ = apply(parse(text, INDEX), NAME, "fold-if")
+    assert lines(model) == ["y = Relu(x)"]
+    fires(NAME, parse(text, INDEX))

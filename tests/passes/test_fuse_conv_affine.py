@@ -270,3 +270,15 @@ def test_before_opset_7() -> None:
     assert misses(NAME, parse(text, {"w": weight(6, 4, 1, 1), "s": weight(6)})) == [
         "before opset 7, arithmetic broadcasts by attributes"
     ]
+
+
+@pytest.mark.parametrize("op", ["Mul", "Div", "Sub"])
+def test_convolutions_in_a_concat_take_their_shares(op: str) -> None:
+    text = f"""agraph (float[N,4,8,8] x) => (float[N,9,8,8] y) {{
+        c = Conv (x, w)
+        d = Conv (x, v)
+        t = Concat <axis = 1> (c, d)
+        y = {op} (t, s)
+    }}"""
+    weights = {"w": weight(6, 4, 1, 1), "v": weight(3, 4, 1, 1), "s": weight(9, 1, 1)}
+    assert [node.op_type for node in fires(NAME, parse(text, weights), count=1).graph] == ["Conv", "Conv", "Concat"]

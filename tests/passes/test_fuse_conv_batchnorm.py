@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import pytest
-from harness import apply, fires, misses, parse
+from harness import apply, fires, lines, misses, parse, unchanged
 
 NAME = "fuse-conv-batchnorm"
 
@@ -199,3 +199,37 @@ def test_variance_that_is_not_positive() -> None:
 def test_training_batchnorm() -> None:
     text = CONV.replace("BatchNormalization (", "BatchNormalization <training_mode = 1> (")
     assert misses(NAME, parse(text, {"w": weight(6, 4, 3, 3), **statistics(6)})) == ["the BatchNormalization trains"]
+
+
+CONCAT = """agraph (float[N,4,8,8] x, float[N,3,8,8] z) => (float[N,11,8,8] y) {
+    c = Conv (x, w)
+    d = Conv <group = 3> (z, u, k)
+    t = Concat <axis = 1> (c, d)
+    y = BatchNormalization (t, s, b, m, v)
+}"""
+PARTS = {"w": weight(5, 4, 1, 1), "u": weight(6, 1, 1, 1), "k": weight(6), **statistics(11)}
+
+
+def test_convolutions_in_a_concat_take_their_shares() -> None:
+    first, second, concat = lines(fires(NAME, parse(CONCAT, PARTS), count=1))
+    assert first.endswith(" = Conv(x, w_1, Conv_bias)")
+    assert second.endswith(" = Conv<group=3>(z, u_1, k_1)")
+    assert concat.startswith("y = Concat<axis=1>(")
+
+
+@pytest.mark.parametrize("inner", ["c", "t"])
+def test_part_of_a_concat_read_elsewhere(inner: str) -> None:
+    text = CONCAT.replace("y) {", f"y, float[A,B,C,D] {inner}) {{")
+    assert misses(NAME, parse(text, PARTS)) == ["the convolution's result is read elsewhere"]
+
+
+@pytest.mark.parametrize("concat", ["<axis = 1> (c, x, d)", "<axis = 1> (d, r)"])
+def test_concat_of_something_else(concat: str) -> None:
+    text = CONCAT.replace("<axis = 1> (c, d)", concat).replace("t = Conc", "r = Relu (c) t = Conc")
+    channels = 15 if "x" in concat.split("(")[1] else 11
+    unchanged(NAME, parse(text.replace("N,11", f"N,{channels}"), {**PARTS, **statistics(channels)}))
+
+
+def test_concat_along_another_axis() -> None:
+    text = CONCAT.replace("axis = 1> (c", "axis = 0> (c").replace("N,11", "M,5").replace("<group = 3> ", "")
+    unchanged(NAME, parse(text, {**PARTS, "u": weight(5, 3, 1, 1), "k": weight(5), **statistics(5)}))

@@ -59,7 +59,7 @@ def test_pads_as_an_attribute() -> None:
     weights = {"w": weight(6, 4, 3, 3)}
     text = text.replace("N,6,11,13", "N,6,10,12")
     fires(NAME, parse(text.replace("VALUE", "0.0"), weights), after)
-    assert misses(NAME, parse(text.replace("VALUE", "1.0"), weights)) == ["the Pad does not fill with zeros"]
+    assert misses(NAME, parse(text.replace("VALUE", "1.0"), weights)) == ["the Pad fills with what counts"]
 
 
 def test_explicit_zero_and_axes() -> None:
@@ -104,7 +104,7 @@ def test_average_counts_what_was_padded() -> None:
 @pytest.mark.parametrize(
     ("attributes", "reason"),
     [
-        ("kernel_shape = [3,3], ceil_mode = 1, strides = [2,2]", "the AveragePool rounds its size up"),
+        ("kernel_shape = [3,3], ceil_mode = 1, strides = [2,2]", "the pooling rounds its size up"),
         ("kernel_shape = [3,3], pads = [1,1,1,1]", "the AveragePool leaves its own padding out"),
         ("kernel_shape = [2,2]", "the padding is as large as the window"),
         ('kernel_shape = [3,3], auto_pad = "SAME_UPPER"', "the node pads to keep the size"),
@@ -149,7 +149,7 @@ def test_inside_a_function() -> None:
         ([0, 1, 1, 1, 0, 0, 1, 1], "", "the Pad pads the batch or the channels"),
         ([0, 0, 1, 1, 1, 0, 1, 1], "", "the Pad pads the batch or the channels"),
         ([0, 0, 1, -1, 0, 0, 1, 1], "", "the Pad cuts elements off"),
-        ([0, 0, 1, 1, 0, 0, 1, 1], ", one", "the Pad does not fill with zeros"),
+        ([0, 0, 1, 1, 0, 0, 1, 1], ", one", "the Pad fills with what counts"),
     ],
 )
 def test_pads_that_do_not_fit(pads: list[int], extra: str, reason: str) -> None:
@@ -199,3 +199,52 @@ def test_max_pool_and_no_padding_at_all() -> None:
 def test_malformed_ranks(pads: list[int], node: str, reason: str) -> None:
     text = f"agraph (float[N,4,8,8] x) => (float[N,C,H,W] y) {{ p = Pad (x, pads)  y = {node} }}"
     assert misses(NAME, parse(text, {"w": weight(6, 4, 3, 3), "pads": np.array(pads, np.int64)})) == [reason]
+
+
+def max_pool(source: str, options: str = "kernel_shape = [3,3]", *, fill: float = 0.0, opset: int = 21) -> ir.Model:
+    text = f"""<ir_version: 7, opset_import: ["" : {opset}]>
+    agraph (float[N,4,7,8] x) => (float[N,4,H,W] y) {{
+        r = {source}
+        p = Pad (r, pads, fill)
+        y = MaxPool <{options}> (p)
+    }}"""
+    fixed = {"fill": np.array(fill, np.float32), "zero": np.array(0, np.float32), "low": np.array(-1, np.float32)}
+    return parse(text, {"pads": np.array([0, 0, 1, 2, 0, 0, 2, 1]), **fixed})
+
+
+@pytest.mark.parametrize("opset", [11, 13, 21])
+@pytest.mark.parametrize("options", ["kernel_shape = [3,3]", "kernel_shape = [4,4], strides = [2,2], pads = [1,0,1,2]"])
+@pytest.mark.parametrize("source", ["Relu (x)", "Sigmoid (x)", "Clip (x, zero)"])
+def test_zeros_before_a_max_pool_of_what_is_not_negative(source: str, options: str, opset: int) -> None:
+    result = fires(NAME, max_pool(source, options, opset=opset), count=1)
+    assert [node.op_type for node in result.graph] == [source.split()[0], "MaxPool"]
+
+
+def test_lowest_number_before_a_max_pool() -> None:
+    assert len(fires(NAME, max_pool("Neg (x)", fill=-np.inf), count=1).graph) == 2
+
+
+@pytest.mark.parametrize("source", ["Neg (x)", "Clip (x, low)", "Clip (x)", "Mul (x, x)"])
+def test_zeros_before_a_max_pool_of_what_may_be_negative(source: str) -> None:
+    assert misses(NAME, max_pool(source)) == ["the Pad fills with what counts"]
+
+
+@pytest.mark.parametrize("fill", [1.0, -1.0])
+def test_other_fill_before_a_max_pool(fill: float) -> None:
+    assert misses(NAME, max_pool("Relu (x)", fill=fill)) == ["the Pad fills with what counts"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("kernel_shape = [3,3], ceil_mode = 1", "the pooling rounds its size up"),
+        ("kernel_shape = [2,2]", "the padding is as large as the window"),
+        (
+            "kernel_shape = [3,3], dilations = [2,1]",
+            "the pooling has dilations, or says where it found the largest",
+        ),
+        ('kernel_shape = [3,3], auto_pad = "SAME_UPPER"', "the node pads to keep the size"),
+    ],
+)
+def test_max_pool_that_would_do_something_else(options: str, reason: str) -> None:
+    assert misses(NAME, max_pool("Relu (x)", options)) == [reason]

@@ -166,7 +166,6 @@ def test_squeeze_without_axes_is_no_inverse_of_everything() -> None:
         ("N,3,2", "Flatten(x)", "Unsqueeze(r, one)", "N,1,6", [-1, 1, 6]),
         ("N,3,2", "Reshape(x, flat)", "Flatten<axis = 0>(r)", "1,K", [1, -1]),
         ("N,M,1", "Squeeze(x, two)", "Unsqueeze(r, both)", "N,M,1,1", [0, 0, 1, 1]),
-        ("1,N,1", "Squeeze(x, two)", "Squeeze(r, zero)", "N", [-1]),
         ("2,0,1", "Squeeze(x, two)", "Unsqueeze(r, zero)", "1,2,0", [1, 2, -1]),
     ],
 )
@@ -226,9 +225,79 @@ def test_target_shared_with_another_reshape_is_not_changed() -> None:
     assert lines(result)[1] == "z = Reshape(v, o)"
 
 
-def test_two_unsqueezes_stay() -> None:
-    text = graph("N,3", "Unsqueeze(x, one)", "Unsqueeze(r, two)", "N,1,1,3")
-    unchanged(NAME, parse(text, {"one": ints(1), "two": ints(2)}))
+@pytest.mark.parametrize(
+    ("shape", "inner", "outer", "out", "expected"),
+    [
+        ("N,3", "Unsqueeze(x, one)", "Unsqueeze(r, two)", "N,1,1,3", [1, 2]),
+        ("N,3", "Unsqueeze(x, one)", "Unsqueeze(r, one)", "N,1,1,3", [1, 2]),
+        ("N,3", "Unsqueeze(x, zero)", "Unsqueeze(r, two)", "1,N,1,3", [0, 2]),
+        ("N,3", "Unsqueeze(x, last)", "Unsqueeze(r, zero)", "1,N,3,1", [0, 3]),
+        ("N,3", "Unsqueeze(x, both)", "Unsqueeze(r, one)", "N,1,3,1,1", [1, 3, 4]),
+        ("1,N,1", "Squeeze(x, two)", "Squeeze(r, zero)", "N", [0, 2]),
+        ("1,1,N,1", "Squeeze(x, zero)", "Squeeze(r, zero)", "N,1", [0, 1]),
+        ("1,N,1,1", "Squeeze(x, both)", "Squeeze(r, zero)", "N", [0, 2, 3]),
+        ("1,N,1,M", "Squeeze(x, two)", "Squeeze(r, front)", "N,M", [0, 2]),
+    ],
+)
+def test_twice_the_same(shape: str, inner: str, outer: str, out: str, expected: list[int]) -> None:
+    numbers = {"zero": [0], "one": [1], "two": [2], "both": [2, 3], "last": [-1], "front": [-3]}
+    weights = {name: ints(*listed) for name, listed in numbers.items()}
+    node = fires(NAME, parse(graph(shape, inner, outer, out), weights), count=1).graph[0]
+    assert node.op_type == inner[: inner.index("(")]
+    assert node.inputs[1] is not None
+    assert node.inputs[1].const_value is not None
+    assert node.inputs[1].const_value.numpy().tolist() == expected
+
+
+def test_twice_the_same_by_attributes() -> None:
+    text = graph("N,3", "Unsqueeze<axes = [1]>(x)", "Unsqueeze<axes = [0, 2]>(r)", "1,N,1,1,3", opset=11)
+    assert lines(fires(NAME, parse(text)))[0] == "q = Unsqueeze<axes=(0, 2, 3)>(x)"
+
+
+def test_twice_the_same_but_read_elsewhere_or_of_the_caller() -> None:
+    text = graph("N,3", "Unsqueeze(x, one)", "Unsqueeze(r, one)", "N,1,1,3")
+    read = text.replace("y)", "y, float[A,B,C] z)", 1).replace("q =", "z = Exp(r)  q =")
+    assert misses(NAME, parse(read, {"one": ints(1)})) == ["the inner result is read elsewhere"]
+    mine = text.replace("x)", "x, int64[1] b)", 1).replace("(r, one)", "(r, b)")
+    assert misses(NAME, parse(mine, {"one": ints(1)})) == ["the axes are not known"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "inner", "outer", "out", "expected"),
+    [
+        ("N,1,4", "Transpose<perm = [1,0,2]>(x)", "Squeeze(r, zero)", "N,4", [-1, 4]),
+        ("1,6,4", "Reshape(x, i)", "Transpose<perm = [1,0,2]>(r)", "6,1,4", [6, 1, 4]),
+        ("N,1,4", "Unsqueeze(x, zero)", "Transpose<perm = [1,2,0,3]>(r)", "N,1,1,4", [-1, 1, 1, 4]),
+        ("N,1,4,1", "Transpose<perm = [0,3,2,1]>(x)", "Flatten(r)", "N,4", [-1, 4]),
+    ],
+)
+def test_transpose_that_is_a_reshape(shape: str, inner: str, outer: str, out: str, expected: list[int]) -> None:
+    weights = {"zero": ints(0), "i": ints(1, 6, 4)}
+    result = fires(NAME, parse(graph(shape, inner, outer, out), weights), count=1)
+    assert [node.op_type for node in result.graph] == ["Reshape", "Relu"]
+    assert target(result) == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "inner", "outer", "out"),
+    [
+        ("N,1,4", "Transpose<perm = [2,1,0]>(x)", "Squeeze(r, one)", "4,N"),
+        ("N,M,4", "Transpose<perm = [1,0,2]>(x)", "Flatten(r)", "M,K"),
+        ("2,3,4", "Transpose<perm = [0,2,1]>(x)", "Reshape(r, flat)", "24"),
+        ("N,1,4", "Transpose(x)", "Flatten(r)", "4,K"),
+        ("N,1,4", "Transpose<perm = [1,0,2]>(x)", "Transpose<perm = [1,0,2]>(r)", "N,1,4"),
+    ],
+)
+def test_transpose_that_moves_elements(shape: str, inner: str, outer: str, out: str) -> None:
+    unchanged(NAME, parse(graph(shape, inner, outer, out), {"one": ints(1), "flat": ints(-1)}))
+
+
+def test_mask_stays() -> None:
+    text = graph("N,3", "Unsqueeze(x, one)", "Unsqueeze(r, two)", "N,1,1,3").replace(
+        "y =", "c = Cast<to = 1>(q)  s = Sub(c, x)  y ="
+    )
+    reason = ["it makes a mask, and runtimes fuse attention by its two Unsqueeze"]
+    assert misses(NAME, parse(text, {"one": ints(1), "two": ints(2)})) == reason
 
 
 def test_something_between() -> None:
