@@ -21,22 +21,28 @@ def graph(axis: int = 1, shape: str = "N,9,4", opset: int = 21) -> str:
 @pytest.mark.parametrize(
     ("indices", "bounds"),
     [
-        ([2, 3, 4], [[2], [5], [1]]),
-        ([0, 1, 2, 3, 4, 5, 6, 7, 8], [[0], [9], [1]]),
-        ([5], [[5], [6], [1]]),
-        ([1, 3, 5], [[1], [6], [1], [2]]),
-        ([-3, -2, -1], [[-3], [FAR], [1]]),
-        ([-5, -3], [[-5], [-2], [1], [2]]),
-        ([-1], [[-1], [FAR], [1]]),
-        ([0, 8], [[0], [9], [1], [8]]),
+        ([2, 3, 4], [[2], [5], [2]]),
+        ([0, 1, 2, 3, 4, 5, 6, 7, 8], [[0], [9], [2]]),
+        ([5], [[5], [6], [2]]),
+        ([1, 3, 5], [[1], [6], [2], [2]]),
+        ([-3, -2, -1], [[-3], [FAR], [2]]),
+        ([-5, -3], [[-5], [-2], [2], [2]]),
+        ([-1], [[-1], [FAR], [2]]),
+        ([0, 8], [[0], [9], [2], [8]]),
     ],
 )
 @pytest.mark.parametrize("kind", ["int32", "int64"])
 def test_even_steps(indices: list[int], bounds: list[list[int]], kind: str) -> None:
-    result = fires(NAME, parse(graph(), {"i": np.array(indices, kind)}), count=1)
+    result = fires(NAME, parse(graph(2, "N,4,9"), {"i": np.array(indices, kind)}), count=1)
     assert [node.op_type for node in result.graph] == ["Slice", "Neg"]
     held = [value.const_value for value in result.graph[0].inputs[1:] if value is not None]
     assert [tensor.numpy().tolist() for tensor in held if tensor is not None] == bounds
+
+
+def test_larger_steps_along_another_axis() -> None:
+    reason = ["a Slice in steps pays along the last axis only"]
+    assert misses(NAME, parse(graph(), {"i": np.array([1, 3, 5])})) == reason
+    fires(NAME, parse(graph(), {"i": np.array([1, 2, 3])}), count=1)
 
 
 @pytest.mark.parametrize("axis", [2, -1, -2])
