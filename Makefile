@@ -13,7 +13,7 @@ DEV := $(VENV)/.dev
 SOURCES := graphopt passes tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format passes peers clean
+.PHONY: help demo test test-all lint format passes peers reproduce clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ peers: $(DEV) ## Measure graphopt against other optimizers
 	@$(PIP) install -qq --upgrade 'pip>=25.1'
 	@$(PIP) install -qq --constraint constraints.txt --group peers
 	@$(BIN)/python tests/bench/peers.py
+
+reproduce: $(DEV) ## Train the classic case of distillation at full size: hours on a CPU
+	@$(BIN)/python tests/bench/distillation/classic.py --width 1 --labels all 1000 1000+
 
 clean: ## Remove the environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .zoo

@@ -227,7 +227,8 @@ def _check(chosen: Mapping[str, Any], output: Path | None, plot: Path | None, re
     student = chosen.get("student") or chosen["teacher"][0]
     data = [parse_spec(chosen[name])[0] for name in ("data", "evaluation") if chosen.get(name)]
     read = {Path(one).resolve() for one in (*chosen["teacher"], student, *data, recipe) if one and Path(one).is_file()}
-    _check_replaced(targets, read, Path(student).resolve())
+    folder = chosen.get("run_directory")
+    _check_replaced(targets, read | ({Path(folder).resolve()} if folder else set()), Path(student).resolve())
 
 
 def _check_replaced(targets: Iterable[Path], read: set[Path], student: Path) -> None:

@@ -116,7 +116,9 @@ def _library_defaults() -> Mapping[str, object]:
     help="Samples of the run whose latency is the goal, and that --bench times.",
 )
 @click.option("--provider", metavar="EP", help="cpu, cuda, auto, or any that ONNX Runtime has.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Intra-op threads. [default: as ONNX Runtime]")
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), metavar="N", help="Intra-op threads. [default: as ONNX Runtime]"
+)
 @click.option(
     "--run-directory",
     type=options.OUTPUT,
@@ -169,7 +171,8 @@ def command(
     target = options.one_output(output, output_option)
     table_target = latency_table if latency_table is not None and not latency_table.exists() else None
     given = [path for path in (model, plan_source, Path(calibration or model)) if path is not None]
-    _check_targets(given, target, [path for path in (plan_target, plot, table_target) if path is not None])
+    beside_it = [path for path in (plan_target, plot, table_target) if path is not None]
+    _check_targets(given, target, beside_it, settings["run_directory"])
     if plot is not None:
         from graphopt.pruning import plots
 
@@ -229,7 +232,7 @@ def _check_goal(ctx: click.Context, goal: Sequence[str], plan: Path | None) -> N
         raise UsageError(f"the plan decides on {', '.join(flags)}", hint="Leave it out, or make a new plan.")
 
 
-def _check_targets(given: Iterable[Path], target: Path, beside: Sequence[Path]) -> None:
+def _check_targets(given: Iterable[Path], target: Path, beside: Sequence[Path], folder: Path | None) -> None:
     """Now, so that no work is lost: that everything can be written, and nothing replaces anything else.
 
     Only the model may be replaced, and only by the result.
@@ -238,7 +241,7 @@ def _check_targets(given: Iterable[Path], target: Path, beside: Sequence[Path]) 
 
     for path in beside:
         io.check_target(path)
-    sources = {path.resolve() for path in given if path.is_file()}
+    sources = {path.resolve() for path in given if path.is_file()} | ({folder.resolve()} if folder else set())
     written = [path.resolve() for path in (target, *beside)]
     model = next(iter(given)).resolve()
     for number, path in enumerate(written):

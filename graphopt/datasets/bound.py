@@ -141,6 +141,11 @@ class Bound:
         return len(self._rows)
 
     @property
+    def rows(self) -> Rows:
+        """Where each sample is in the data that it comes from, ascending."""
+        return self._rows
+
+    @property
     def group(self) -> int:
         """How many samples the model takes at once, where that is fixed; else 1."""
         return self._group or 1

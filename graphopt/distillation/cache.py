@@ -20,7 +20,7 @@ from graphopt.errors import ModelError, UsageError
 __all__ = ["Cache", "Contents", "Feed", "Progress"]
 
 _BATCH: Final = 128
-_REFILL: Final = "Allow it to be filled anew, name another folder, or remove this one."
+_REFILL: Final = "Remove the folder, so that it is filled anew, or name another one."
 
 
 class Cache:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from graphopt.atomic import Replacement
+from graphopt.atomic import Replacement, remove_stale
 from graphopt.errors import ModelError, SaveError, UsageError
 
 __all__ = ["Checkpoint", "Checkpoints"]
@@ -86,6 +86,9 @@ class Checkpoints:
                 file.commit()
             for old in [one for one in self._paths() if one != path][_KEPT - 1 :]:
                 old.unlink(missing_ok=True)
+            # A run that was killed while it wrote goes on, and saves next after another step.
+            for cut in self.folder.glob(".step-*.tmp"):
+                remove_stale(cut.with_name(cut.name[1:].rsplit(".", 2)[0]))
         except OSError as error:
             raise SaveError(
                 f"{path}: the checkpoint cannot be written: {error.strerror or error}",

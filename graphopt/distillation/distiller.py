@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from graphopt.distillation.history import Progress
 from graphopt.distillation.job import Job
@@ -15,6 +15,8 @@ from graphopt.distillation.staff import Teaching
 from graphopt.errors import UsageError
 
 __all__ = ["distill"]
+
+_MOST_THREADS: Final = 1024  # a hundred times as many take a machine down before anything is computed
 
 
 def distill(
@@ -128,6 +130,8 @@ def distill(
         raise UsageError("there are no data to learn from", hint="Give arrays by input name, or a path.")
     if resume and run_directory is None:
         raise UsageError("there is nothing to resume from", hint="Name the folder of the run.")
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise UsageError(f"threads cannot be {threads}", hint=f"Give 1 to {_MOST_THREADS}.")
     settings = Settings(
         epochs=epochs,
         batch=batch,

@@ -85,10 +85,11 @@ class Accuracy:
         wrong = (labels >= shape[-1]).flatten(1).any(1) if labels.ndim > 1 else labels >= shape[-1]
         if wrong.any():
             sample = int(wrong.nonzero()[0, 0])
+            number = int(batch.ids[sample]) if len(batch.ids) == len(labels) else sample
             raise ModelError(
-                f"sample {sample} has the label {int(labels[sample].max())}, and the output '{self.output}' has "
+                f"sample {number} has the label {int(labels[sample].max())}, and the output '{self.output}' has "
                 f"{shape[-1]} classes, 0 to {shape[-1] - 1}",
-                hint="Count classes from 0; labels below 0 are left out.",
+                hint="Count classes from 0.",
             )
 
     def _labels(self, labels: Tensor | None) -> Tensor:

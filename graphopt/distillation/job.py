@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import onnx_ir as ir
 import torch
@@ -21,10 +21,11 @@ from graphopt.distillation.checkpoint import Checkpoints
 from graphopt.distillation.evaluation import Agreement
 from graphopt.distillation.history import History, Moment, Progress, Record
 from graphopt.distillation.judging import Judge, Served, choose_metrics, deviation, named_kinds, size
+from graphopt.distillation.lock import exclusive
 from graphopt.distillation.losses import Objective, parse
 from graphopt.distillation.parallel import World
 from graphopt.distillation.reading import Reader
-from graphopt.distillation.rehearsal import rehearse
+from graphopt.distillation.rehearsal import check_inputs, rehearse
 from graphopt.distillation.report import Contender, DistillReport
 from graphopt.distillation.rounds import aims
 from graphopt.distillation.settings import Settings
@@ -37,6 +38,8 @@ from graphopt.interop.kinds import Source
 
 __all__ = ["Job"]
 
+LOCK: Final = "lock"
+"""The file in the folder of a run that the running process locks."""
 _HELD_OUT = 0.1  # of the samples, where no others are given to judge by
 _FEWEST = 20  # samples below which none are held out
 _VIEWS = 8
@@ -137,6 +140,9 @@ class Job:
         with self._timed("student"):
             graph = self._given.read() if isinstance(self._given, Source) else None
             self._interface = self._first if graph is None else graph
+            for number, model in enumerate(models):
+                check_inputs(f"teacher {number}", model, self._first, self._train)
+            check_inputs("the student", self._interface, self._first, self._train)
             self._student_kinds = named_kinds(self._interface)
             self._objective = self._parsed(self._interface)
             self._student: Student = open_student(
@@ -152,6 +158,7 @@ class Job:
     def _open_folder(self, resume: bool, dry_run: bool) -> None:
         """Makes the folder of the run now, so that no work is lost to one that cannot be written.
 
+        It is locked to the end: two runs at once would take each other's checkpoints for their own.
         The first round has its folder from the start: what was interrupted before its first checkpoint is a run too.
         """
         if self._folder is None:
@@ -169,6 +176,8 @@ class Job:
             raise SaveError(
                 f"{self._folder}: the run cannot be kept there: {error.strerror or error}", hint="Name another folder."
             ) from error
+        if self._world.is_first:
+            self._stack.enter_context(exclusive(self._folder / LOCK, wait=0))
 
     def _checkpoints(self, number: int) -> Path:
         """Where a round, from 1 on, keeps its checkpoints."""

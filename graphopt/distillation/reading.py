@@ -108,6 +108,10 @@ class Reader:
         asks = any(isinstance(one, Teacher) for one in ensemble.teachers)
         self._depth = int(self._works or asks)
 
+    def rows(self, ids: Ids) -> Ids:
+        """Where these samples are in the data that the user gave, for messages."""
+        return self._data.rows[ids]
+
     def feeds(self, ids: Ids, view: int) -> dict[str, Tensor]:
         """The inputs of these samples in one batch, on the device."""
         return self._feeds(ids, torch.from_numpy(ids).to(self.device), view)

@@ -7,18 +7,49 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from graphopt.datasets import Bound
 from graphopt.distillation.batch import Batch, TopK
 from graphopt.distillation.evaluation import Metric, Model
 from graphopt.distillation.reading import Reader
 from graphopt.errors import ModelError
 
-__all__ = ["rehearse"]
+__all__ = ["check_inputs", "rehearse"]
 
 _MISFITS = (RuntimeError, IndexError, ValueError, KeyError, TypeError)
 """What torch raises where shapes, types and names do not fit each other."""
+
+
+def check_inputs(who: str, model: ir.Model, first: ir.Model, data: Bound) -> None:
+    """Checks that a model takes the samples that are bound to the first teacher.
+
+    Raises:
+        ModelError: It takes another type, or another number of samples at once.
+    """
+    wanted = {value.name: value for value in first.graph.inputs}
+    fed = data.group if data.group_is_fixed else None
+    for value in model.graph.inputs:
+        other = wanted.get(value.name)
+        if other is None:
+            continue
+        if None not in (value.dtype, other.dtype) and value.dtype != other.dtype:
+            raise ModelError(
+                f"{who} takes '{value.name}' as {_name(value)}, the first teacher as {_name(other)}",
+                hint="Convert the inputs of one of them: both get the same data.",
+            )
+        count = value.shape[0] if value.shape is not None and len(value.shape) else None
+        if isinstance(count, int) and count != fed and not data.whole and value.name not in data.shared:
+            raise ModelError(
+                f"{who} takes {count} samples of '{value.name}' at once, the first teacher {fed or 'any number'}",
+                hint="Export it with a free batch dimension.",
+            )
+
+
+def _name(value: ir.Value) -> str:
+    return str(value.dtype).lower()
 
 
 @torch.no_grad()
@@ -66,8 +97,9 @@ def _labels_of_parts(objective: nn.Module, batch: Batch) -> list[str]:
 
 def _check(metrics: Sequence[Metric], batch: Batch, reader: Reader) -> None:
     # All labels, so that a bad one is found now and not in the last step of an epoch.
+    rows = torch.from_numpy(reader.rows(np.arange(reader.count)))
     for metric in metrics:
-        metric.check(batch if reader.labels is None else dataclasses.replace(batch, labels=reader.labels))
+        metric.check(batch if reader.labels is None else dataclasses.replace(batch, labels=reader.labels, ids=rows))
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ OPTIMIZERS: Final[Mapping[str, Callable[[Groups, Settings], torch.optim.Optimize
 
 PRECISIONS: Final = ("float32", "bfloat16", "float16")
 _AT_LEAST: Final = {"epochs": 1, "batch": 1, "accumulate": 1, "patience": 0, "seed": 0, "weight_decay": 0, "clip": 0}
+_LAST_SEED: Final = (1 << 63) - 1  # of those that torch takes
 _BELOW_ONE: Final = ("momentum", "second_momentum", "average")
 
 
@@ -77,6 +78,8 @@ class Settings:
                 raise UsageError(
                     f"{name.replace('_', '-')} cannot be {getattr(self, name)}", hint=f"Give {least} or more."
                 )
+        if self.seed > _LAST_SEED:
+            raise UsageError(f"seed cannot be {self.seed}", hint=f"Give {_LAST_SEED} or less.")
         for name in _BELOW_ONE:
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} cannot be {getattr(self, name)}", hint="Give 0 or more, and less than 1.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -184,11 +186,23 @@ def open_student(
     if isinstance(source, str) and names_function(source):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            made = imported(source)()
+            made = _called(source, imported(source))
         if not isinstance(made, nn.Module):
             raise ModelError(f"{source} gives a {type(made).__name__}", hint="Return a torch.nn.Module.")
         return ModuleStudent(made, Interface.of(teacher), inner)
     return GraphStudent(source, inner)
+
+
+def _called(source: str, factory: Any) -> Any:
+    """What a factory makes; an error in it is left to tell where it is."""
+    with contextlib.suppress(ValueError):  # what is written in C need not say what it takes
+        try:
+            inspect.signature(factory).bind()
+        except TypeError as error:
+            raise UsageError(
+                f"{source} cannot be called without arguments: {error}", hint="Name a function that needs none."
+            ) from error
+    return factory()
 
 
 def is_model(source: Any) -> bool:

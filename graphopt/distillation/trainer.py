@@ -265,7 +265,7 @@ class _Run:
         if not len(bad):
             return
         step = int(bad[0, 0])
-        ids = self._batches(self._epoch)[step].tolist()
+        ids = self._train.rows(self._batches(self._epoch)[step]).tolist()
         more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
         raise ModelError(
             f"the loss is {float(self._table[step, 0])} in epoch {self._epoch}, step {step} (both from 0); "

@@ -83,7 +83,7 @@ class RunDirectory:
                     hint="Name another folder, or remove this one.",
                 )
             return
-        if self._folder.exists() and (not self._folder.is_dir() or any(self._folder.iterdir())):
+        if self._folder.exists() and not (self._folder.is_dir() and all(map(_is_ours, self._folder.iterdir()))):
             raise UsageError(f"{self._folder} is no folder of a run, and not empty", hint="Name a new folder.")
         self._write("run.json", text.encode())
 
@@ -160,6 +160,11 @@ class _Fits:
 
     def _file(self, name: str) -> str:
         return f"fit-{self._key}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is what is left of a run that was killed before it had begun."""
+    return path.name.startswith(".run.json.")
 
 
 def _key(gone: Mask) -> str:

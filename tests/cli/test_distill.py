@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
 from distillation.school import data, student, teacher
@@ -22,8 +23,11 @@ from distillation.school import data, student, teacher
 import graphopt
 from graphopt.cli.distill import command
 from graphopt.cli.main import main
+from graphopt.datasets import bind
 from graphopt.distillation import plots
 from graphopt.distillation.augmentations import AUGMENTATIONS
+from graphopt.distillation.job import LOCK
+from graphopt.distillation.lock import exclusive
 from graphopt.distillation.losses import BALANCES, LOSSES
 from graphopt.distillation.recipe import KEYS
 from graphopt.distillation.schedule import SHAPES
@@ -212,6 +216,9 @@ def test_recipe(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: py
         (["-o", "t.onnx"], 4, "would be replaced"),
         (["--data", "d.npz:scale=2", "-o", "d.npz"], 4, "would be replaced"),
         (["--run-directory", "d.npz"], 4, "cannot be kept there"),
+        (["--run-directory", "./out.onnx"], 4, "out.onnx would be replaced"),
+        (["--threads", "100000"], 2, "threads cannot be 100000"),
+        (["--student", "distillation.lessons:weights"], 2, "cannot be called without arguments"),
         (["--log-to", "tensorbord:x"], 2, "there is no tracker 'tensorbord'"),
         (["--log-to", "wandb"], 2, "does not say where to"),
         (["--recipe", "no.toml"], 3, "no.toml"),
@@ -298,6 +305,45 @@ def test_stale_cache_and_damaged_checkpoint(place: Path, capsys: pytest.CaptureF
     _, err = run(capsys, *USUAL, *kept, code=2)
     assert "stale" in err
     assert Path("out.onnx").read_bytes() == first
+
+
+def test_two_runs_in_one_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second one is told of the first, and leaves it alone."""
+    Path("run").mkdir()
+    with exclusive(Path("run") / LOCK):
+        _, err = run(capsys, *USUAL, "--run-directory", "run", code=7)
+        assert f"process {os.getpid()}" in err
+        assert "is at work on it" in err
+        assert not Path("out.onnx").exists()
+    run(capsys, *USUAL, "--run-directory", "run")
+    assert Path("out.onnx").is_file()
+
+
+OTHER_INPUTS: dict[str, tuple[str, Any, str]] = {
+    "type": ("type", ir.TensorType(ir.DataType.DOUBLE), "takes 'x' as double"),
+    "batch": ("shape", ir.Shape([8, 6]), "takes 8 samples of 'x' at once"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_INPUTS)
+def test_a_student_that_takes_other_inputs(case: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    attribute, value, words = OTHER_INPUTS[case]
+    model = student()
+    setattr(model.graph.inputs[0], attribute, value)
+    ir.save(model, "s.onnx")
+    _, err = run(capsys, *USUAL, code=3)
+    assert f"the student {words}, the first teacher" in err
+    assert "hint: " in err
+
+
+def test_a_sample_is_named_as_in_the_data(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And not by its place among those that are not held out."""
+    arrays = data(120)
+    train, _ = bind(arrays, teacher()).split(0.9, 0)
+    row = int(train.rows[-1])
+    assert row != len(train) - 1
+    np.savez("d.npz", **arrays | {"y": np.where(np.arange(120) == row, 3, arrays["y"])})
+    assert f"sample {row} has the label 3" in run(capsys, *USUAL, code=3)[1]
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")

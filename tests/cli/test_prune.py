@@ -199,6 +199,7 @@ def test_no_plan(text: str, model: Path, tmp_path: Path, capsys: pytest.CaptureF
         ([*GOAL, "--plan", "small.onnx"], 4, "would be replaced"),
         ([*GOAL, "--plan", "p.svg", "--plot", "./p.svg"], 4, "would be replaced"),
         ([*GOAL, "--plot", "inputs.npz"], 4, "would be replaced"),
+        ([*GOAL, "--run-directory", "./small.onnx"], 4, "would be replaced"),
         ([*GOAL, "--plot", "plot.bmp"], 2, "is no picture"),
     ],
 )

@@ -21,6 +21,7 @@ from distillation.killed import main as killed_run
 from distillation.lessons import Objective, graph, network, perceptron, reader, same, samples, weights
 from torch import Tensor
 
+from graphopt.atomic import Replacement
 from graphopt.distillation import checkpoint as module
 from graphopt.distillation.batch import Batch
 from graphopt.distillation.checkpoint import Checkpoint, Checkpoints
@@ -86,6 +87,14 @@ def test_the_two_newest_stay(tmp_path: Path) -> None:
         "step-000000200.checkpoint",
     ]
     assert read(kept).step == 200
+
+
+def test_what_a_killed_run_was_writing_goes(tmp_path: Path) -> None:
+    cut = tmp_path / ".step-000000007.checkpoint.0.tmp"
+    cut.write_bytes(b"half of it")
+    with Replacement(tmp_path / "step-000000008.checkpoint") as of_another:
+        Checkpoints(tmp_path).save(example(9), WHO)
+        assert {path.name for path in tmp_path.iterdir()} == {"step-000000009.checkpoint", of_another.path.name}
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -69,7 +69,11 @@ def test_columns_tokens_and_images_of_labels() -> None:
 @pytest.mark.parametrize(
     ("loss", "labels", "message"),
     [
-        (Ce(student="z"), np.array([0, 5, 1, 1]), "label 5 of sample 31 is not one of the 5 classes of 'z'"),
+        (
+            Ce(student="z"),
+            np.array([0, 5, 1, 1]),
+            "label 5 of sample 31 of those to learn from is not one of the 5 classes",
+        ),
         (Ce(student="z"), np.array([0, 1, 1, -1]), "label -1 of sample 33"),
         (Ce(student="z"), LABELS[:3], "do not fit"),
         (Ce(student="z"), LABELS.astype(np.float32), "needs numbers of classes; the labels are float32"),

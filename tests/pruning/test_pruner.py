@@ -186,6 +186,14 @@ def test_a_directory_of_another_run_is_refused(tmp_path: Path) -> None:
         _prune(classifier(), run_directory=tmp_path / "mine")
 
 
+def test_a_run_that_was_killed_before_it_had_begun_is_begun(tmp_path: Path) -> None:
+    cut = tmp_path / ".run.json.0.tmp"
+    cut.write_text("{")
+    _prune(classifier(), run_directory=tmp_path)
+    assert (tmp_path / "run.json").is_file()
+    assert not cut.exists()
+
+
 def test_a_goal_out_of_reach_says_how_far_it_goes() -> None:
     with pytest.raises(Infeasible, match=r"macs=0\.01 cannot be reached: 0\.\d+ of the original's is left"):
         _prune(classifier(), "macs=0.01")

@@ -40,7 +40,7 @@ def class_labels(loss: Loss, batch: Batch, scores: Tensor, column: int = -1, ign
     if bool(wrong.any()):
         place = tuple(wrong.nonzero()[0].tolist())
         number = int(batch.ids[place[0]])
-        which = f"sample {number}" if number >= 0 else "a held-out sample"
+        which = f"sample {number} of those to learn from" if number >= 0 else "a held-out sample"
         raise UsageError(
             f"loss '{loss.name}': label {int(labels[place])} of {which} is not one of the "
             f"{scores.shape[1]} classes of '{loss.student}'",
