@@ -10,9 +10,6 @@ from bench.micrographs.judge import Judge, Outcome, summary
 
 import graphopt
 
-# fuse-activation says so in its docstring: where exp(x) overflows, Softplus gives x in place of infinity.
-_BETTER = "equal but for overflow and zero norms: softplus"
-
 
 def _name(case: Case) -> str:
     return f"{case.row}: {case.name}"
@@ -44,11 +41,7 @@ def test_every_row_has_three_spellings() -> None:
 
 @pytest.mark.parametrize("case", TRAPS, ids=_name)
 def test_no_trap_springs(case: Case) -> None:
-    outcome = _optimized(case)
-    if _name(case) == _BETTER:
-        assert outcome.wrong == "output[0]: infinities differ"
-    else:
-        assert outcome == Outcome()
+    assert _optimized(case) == Outcome()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -11,7 +12,7 @@ import onnx.defs
 import onnx.shape_inference
 import onnx_ir as ir
 
-__all__ = ["InferredType", "infer_node"]
+__all__ = ["InferredType", "default_attributes", "infer_node"]
 
 _INVALID = onnx.checker.ValidationError
 
@@ -45,6 +46,17 @@ def infer_node(
     except (onnx.shape_inference.InferenceError, _INVALID, RuntimeError, ValueError, KeyError, IndexError):
         return None  # the node is malformed, or the facts are not enough
     return [_known(inferred.get(name)) for name in proto.output]
+
+
+@functools.lru_cache(maxsize=1024)
+def default_attributes(op_type: str, version: int, domain: str = "") -> Mapping[str, ir.Attr]:
+    """What an operator takes for the attributes that a node of it leaves out; empty if it is not known."""
+    try:
+        schema = onnx.defs.get_schema(op_type, version, domain)
+    except (onnx.defs.SchemaError, TypeError):  # unknown, or no such version can be
+        return {}
+    given = {name: formal.default_value for name, formal in schema.attributes.items()}
+    return {name: ir.serde.deserialize_attribute(value) for name, value in given.items() if value.name}
 
 
 def _type(known: InferredType) -> onnx.TypeProto:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import onnx_ir as ir
 
 from graphopt.pipeline.base import Context, RulePass, Safety
@@ -31,6 +32,8 @@ _FLOATS = {
     ir.DataType.DOUBLE: (11, 52),
 }
 """Bits of exponent and of mantissa."""
+_FILLED = {*_SIGNED, *_UNSIGNED, *_FLOATS, _BOOL} - {ir.DataType.BFLOAT16}
+"""What ONNX Runtime has a ConstantOfShape of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,7 @@ class EliminateCast(RulePass):
     What it does:
         Readers of a Cast or CastLike whose input has the target type read that input. A cast of a cast reads what the
         first one reads, if that one's type holds all numbers of its input's: float to double and back, say, is
-        nothing.
+        nothing. Of a ConstantOfShape, the number is cast.
 
     Before:
         ``d = Cast <to=DOUBLE> (x); y = Cast <to=FLOAT> (d); z = Relu(y)`` with a float ``x``
@@ -51,6 +54,7 @@ class EliminateCast(RulePass):
     Does not apply when:
         - the input's type is not known, as of a function's inputs;
         - the first cast of two rounds: float to float16 and back;
+        - the number of a ConstantOfShape is not the same in the last type, or something else reads its result;
         - numbers could be too large for the last type, and it depends on the runtime what they become: float to uint8
           by way of double.
 
@@ -74,12 +78,30 @@ class EliminateCast(RulePass):
             return Miss("the type of the Cast's input is not known", node)
         if own == wanted:
             return Match(node, forward=(source,))
+        fill = _fill(node, source, ir.DataType(wanted), context)
+        if fill is not None:
+            shape = source.producer()
+            assert shape is not None
+            return Match(node, build=lambda builder: [builder.like(shape, shape.inputs, {"value": fill})])
         inner = context.producer(source, "Cast", "CastLike")
         origin = None if inner is None else input_of(inner, 0)
         first = None if inner is None else _dtype(origin, inner, context)
         if inner is None or first is None or not _is_detour(first, own, ir.DataType(wanted)):
             return None
         return Match(node, build=lambda builder: [_cast(builder, node, origin, wanted, same=first == wanted)])
+
+
+def _fill(node: ir.Node, source: ir.Value, wanted: ir.DataType, context: Context) -> ir.TensorProtocol | None:
+    """The number that a ConstantOfShape repeats, in the type to cast to, if it is the same there."""
+    shape = context.producer(source, "ConstantOfShape", reader=node)
+    if shape is None or wanted not in _FILLED:
+        return None
+    given = shape.attributes.get("value")
+    number = np.zeros(1, np.float32) if given is None else np.asarray(given.as_tensor().numpy())
+    with np.errstate(all="ignore"):
+        cast = number.astype(wanted.numpy())
+        same = np.all(np.isfinite(number)) and np.array_equal(cast.astype(number.dtype), number)
+    return ir.tensor(cast) if same else None
 
 
 def _cast(builder: Builder, node: ir.Node, origin: ir.Value | None, wanted: int, *, same: bool) -> ir.Value | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -12,6 +12,7 @@ import onnx_ir as ir
 from graphopt import walk
 from graphopt.analysis import effects
 from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
+from graphopt.proto.schemas import default_attributes
 from graphopt.rewrite import edit
 
 __all__ = ["EliminateCommonSubexpressions"]
@@ -30,7 +31,8 @@ class EliminateCommonSubexpressions(GraphPass):
 
     What it does:
         Two nodes of the same operator that read the same values and have the same attributes give the same result, so
-        readers of the second read the first. The two operands of a sum, a product or the like may change places. A node
+        readers of the second read the first. An attribute may be left out where the other node spells out the
+        operator's default. The two operands of a sum, a product or the like may change places. A node
         in a subgraph can be replaced by one that runs before it in an enclosing graph. One walk, linear in the graph:
         attributes are looked at only where operator and inputs agree.
 
@@ -86,8 +88,8 @@ class _Search:
             else:
                 alike = self._alike.setdefault(key, {})
                 if not alike:
-                    alike[_signature(earlier)] = earlier
-                signature = _signature(node)
+                    alike[self._signature(earlier)] = earlier
+                signature = self._signature(node)
                 twin = alike.setdefault(signature, node)
                 if twin is node:
                     entries.append((alike, signature))
@@ -101,6 +103,10 @@ class _Search:
         for key in keys:
             del first[key]
             self._alike.pop(key, None)
+
+    def _signature(self, node: ir.Node) -> Hashable:
+        defaults = default_attributes(node.op_type, self._context.opset(node), node.domain) if node.attributes else {}
+        return _signature(node, defaults)
 
     def _merge(self, node: ir.Node, twin: ir.Node) -> bool:
         if node.op_type == "Dropout" or not effects.is_deterministic(node):
@@ -118,7 +124,7 @@ class _Search:
         return True
 
 
-def _signature(node: ir.Node) -> Hashable:
+def _signature(node: ir.Node, defaults: Mapping[str, ir.Attr]) -> Hashable:
     """What two nodes of the same operator and inputs must share besides; equal to nothing else if that is unknown."""
     parts: list[Hashable] = [tuple(bool(output.name) for output in node.outputs)]
     for name, attribute in sorted(node.attributes.items()):
@@ -128,7 +134,10 @@ def _signature(node: ir.Node) -> Hashable:
         read = _CONTENT.get(attribute.type)
         if read is None:
             return object()
-        parts.append((name, attribute.type, read(attribute.value)))
+        content = read(attribute.value)
+        default = defaults.get(name)
+        if default is None or default.type != attribute.type or read(default.value) != content:
+            parts.append((name, attribute.type, content))
     return tuple(parts)
 
 

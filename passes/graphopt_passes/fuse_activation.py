@@ -1,4 +1,4 @@
-"""Puts the pieces of activation functions together: HardSigmoid, HardSwish, Softplus, Mish."""
+"""Puts the pieces of activation functions together: HardSigmoid, HardSwish, Mish."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ _GATES: Final = frozenset({"Clip", "HardSigmoid"})
 
 @dataclasses.dataclass(frozen=True)
 class FuseActivation(RulePass):
-    """Puts the pieces of activation functions together: HardSigmoid, HardSwish, Softplus, Mish.
+    """Puts the pieces of activation functions together: HardSigmoid, HardSwish, Mish.
 
     What it does:
         - ``clip(x + 3, 0, 6) / 6``, or any ``clip(a * x + b, 0, 1 / c) * c``, becomes ``HardSigmoid(x)``;
         - ``x * HardSigmoid(x)`` with 1/6 and 1/2, in whichever order it is computed, ``HardSwish(x)`` (Mul and
           HardSigmoid before opset 14);
-        - ``log(exp(x) + 1)`` becomes ``Softplus(x)``, which does not overflow;
-        - ``x * tanh(Softplus(x))`` becomes ``Mish(x)`` (opset 18).
+        - ``x * tanh(Softplus(x))``, or ``log(exp(x) + 1)`` in place of the Softplus, becomes ``Mish(x)`` (opset 18).
 
-        ``x * Sigmoid(x)`` stays: ONNX Runtime computes a Swish (opset 24) with one more multiplication.
+        ``log(exp(x) + 1)`` on its own stays: where ``exp(x)`` overflows it is infinite, and Softplus gives ``x``. (Its
+        tanh is 1 either way.) ``x * Sigmoid(x)`` stays: ONNX Runtime computes a Swish (opset 24) with one more
+        multiplication.
 
     Before:
         ``a = Add(x, 3); c = Clip(a, 0, 6); m = Mul(x, c); y = Div(m, 6)``
@@ -47,19 +48,16 @@ class FuseActivation(RulePass):
         - the type is not known to be float32 or of half precision: runtimes have no such operators for float64.
 
     Safety:
-        Numeric: rounding. Where ``exp(x)`` overflows, Softplus gives ``x`` in place of infinity.
+        Numeric: rounding.
     """
 
     name = "fuse-activation"
     safety = Safety.NUMERIC
-    ops = ("Mul", "Div", "Clip", "Log")
+    ops = ("Mul", "Div", "Clip")
     reach = 5
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
-        if node.op_type == "Log":
-            found = _softplus(node, context)
-        else:
-            found = (_mish(node, context) if node.op_type == "Mul" else None) or _hard(node, context)
+        found = (_mish(node, context) if node.op_type == "Mul" else None) or _hard(node, context)
         if found is None:
             return None
         refusal = _refusal(node, found, context)
@@ -100,7 +98,24 @@ def _refusal(node: ir.Node, found: _Activation, context: Context) -> str | None:
     return None
 
 
-def _softplus(node: ir.Node, context: Context) -> _Activation | None:
+def _mish(node: ir.Node, context: Context) -> _Activation | None:
+    if context.opset(node) < 18:
+        return None
+    for gate, x in (node.inputs, reversed(node.inputs)):
+        tanh = context.producer(gate, "Tanh")
+        found = _softplus(tanh.inputs[0], context) if tanh is not None else None
+        if tanh is not None and found is not None and found.x is x:
+            return found._replace(op_type="Mish", nodes=found.nodes | {tanh})
+    return None
+
+
+def _softplus(value: ir.Value | None, context: Context) -> _Activation | None:
+    """``Softplus(x)`` or ``log(exp(x) + 1)``."""
+    node = context.producer(value, "Softplus", "Log")
+    if node is None or node.inputs[0] is None:
+        return None
+    if node.op_type == "Softplus":
+        return _Activation("Softplus", node.inputs[0], frozenset([node]))
     total = context.producer(node.inputs[0], "Add")
     power = next((one for value in total.inputs if (one := context.producer(value, "Exp"))), None) if total else None
     if total is None or power is None or power.inputs[0] is None:
@@ -109,16 +124,7 @@ def _softplus(node: ir.Node, context: Context) -> _Activation | None:
     tensor = context.constant(summand)
     if tensor is None or context.scalar(summand) != 1:
         return None
-    return _Activation("Softplus", power.inputs[0], frozenset([total, power]), len(tensor.shape))
-
-
-def _mish(node: ir.Node, context: Context) -> _Activation | None:
-    for gate, x in (node.inputs, reversed(node.inputs)):
-        tanh = context.producer(gate, "Tanh")
-        softplus = context.producer(tanh.inputs[0], "Softplus") if tanh is not None else None
-        if tanh is not None and softplus is not None and x is not None and softplus.inputs[0] is x:
-            return _Activation("Mish", x, frozenset([tanh, softplus])) if context.opset(node) >= 18 else None
-    return None
+    return _Activation("Softplus", power.inputs[0], frozenset([node, total, power]), len(tensor.shape))
 
 
 def _hard(node: ir.Node, context: Context) -> _Activation | None:

@@ -16,12 +16,12 @@ __all__ = ["FuseConvAffine"]
 
 @dataclasses.dataclass(frozen=True)
 class FuseConvAffine(RulePass):
-    """Folds a Mul, Add, Sub or Div with a constant into the Conv, ConvTranspose or Gemm before it.
+    """Folds a Mul, Add, Sub or Div with a constant, or a Neg, into the Conv, ConvTranspose or Gemm before it.
 
     What it does:
         ``y = c * s + t`` with one number a channel, or one for all, becomes part of weight and bias: ``W' = W * s``,
-        ``B' = B * s + t``. Computed in float64, stored in the weight's dtype. ``k - c`` is ``s = -1, t = k``. Of
-        several convolutions in a Concat, each takes its share.
+        ``B' = B * s + t``. Computed in float64, stored in the weight's dtype. ``k - c`` is ``s = -1, t = k``, and
+        ``-c`` the same without ``t``. Of several convolutions in a Concat, each takes its share.
 
     Before:
         ``c = Conv(x, W, B); y = Mul(c, s)``
@@ -43,10 +43,13 @@ class FuseConvAffine(RulePass):
 
     name = "fuse-conv-affine"
     safety = Safety.NUMERIC
-    ops = ("Mul", "Add", "Sub", "Div")
+    ops = ("Mul", "Add", "Sub", "Div", "Neg")
     reach = 2
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
+        if node.op_type == "Neg":
+            negated = layers_of(node.inputs[0], node, context)
+            return None if negated is None else _negate(node, negated, context)
         for position in (0, 1):
             tensor = context.constant(node.inputs[1 - position])
             layers = layers_of(node.inputs[position], node, context) if tensor is not None else None
@@ -71,4 +74,12 @@ def _fold(
     if not np.all(np.isfinite(scale)) or not np.all(np.isfinite(shift)):
         return Miss("the constant is not finite, or divides by zero", node)
     folded = layers.scaled(scale, shift, context)
+    return Miss(folded, node) if isinstance(folded, str) else Match(node, build=folded)
+
+
+def _negate(node: ir.Node, layers: Layers | str, context: Context) -> Match | Miss:
+    if isinstance(layers, str):
+        return Miss(layers, node)
+    ones = np.ones(sum(layers.channels))
+    folded = layers.scaled(-ones, 0 * ones, context)
     return Miss(folded, node) if isinstance(folded, str) else Match(node, build=folded)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from graphopt.pipeline.base import Context, RulePass, Safety
 from graphopt.rewrite.match import Match, Miss
 from graphopt_passes._algebra import Expansion, equal, expand, is_closed, monomial, upstream
-from graphopt_passes._floats import AT_MOST_SINGLE
+from graphopt_passes._floats import AT_MOST_SINGLE, HALF_TYPES
 
 __all__ = ["FuseRMSNorm"]
 
@@ -22,7 +22,8 @@ class FuseRMSNorm(RulePass):
     What it does:
         ``x / sqrt(mean(x**2) + epsilon) * scale`` becomes an RMSNormalization, in whichever order and with whichever
         operators it is computed (Zhang and Sennrich, arXiv:1910.07467). From opset 23 on ONNX Runtime does not do so
-        itself, and takes 0.95 times as long for it.
+        itself, and takes 0.95 times as long for it. So does one of half precision that is computed in float32, but
+        for the scale: RMSNormalization widens its operand itself.
 
     Before:
         ``q = Pow(x, 2); v = ReduceMean(q); a = Add(v, 1e-6); s = Sqrt(a); r = Reciprocal(s); n = Mul(x, r);
@@ -40,18 +41,20 @@ class FuseRMSNorm(RulePass):
         - the type is not known to be float32 or of half precision.
 
     Safety:
-        Numeric: rounding. In half precision the mean becomes more exact.
+        Numeric: rounding. In half precision the mean becomes more exact; where it was widened, one rounding less.
     """
 
     name = "fuse-rms-norm"
     safety = Safety.NUMERIC
     ops = ("Div", "Mul")
-    reach = 8
+    reach = 10
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
-        mean = _mean(node, context) if context.opset(node) >= 23 else None
-        if mean is None:
+        if context.opset(node) < 23:
             return None
+        mean = _mean(node, context)
+        if mean is None:
+            return _widened(node, context)
         kept = (mean.x, mean.radicand)
         whole = expand(context, node.outputs[0], lambda value: value in kept)
         if whole is None or len(whole.polynomial) != 1:
@@ -66,8 +69,42 @@ class FuseRMSNorm(RulePass):
         refusal = _refusal(node, context, mean, whole, scale)
         if refusal is not None:
             return Miss(refusal, node)
-        attributes = {"axis": -mean.axes, "epsilon": mean.epsilon}
-        return Match(node, build=lambda builder: [builder.op("RMSNormalization", [mean.x, scale], attributes)])
+        return _match(node, mean, scale)
+
+
+def _widened(node: ir.Node, context: Context) -> Match | Miss | None:
+    """A scale of half precision times a norm that is computed in float32."""
+    for value, scale in (node.inputs, reversed(node.inputs)) if node.op_type == "Mul" else ():
+        found = _norm_of_cast(value, context)
+        if found is None or scale is None:
+            continue
+        mean, whole = found
+        refusal = _refusal(node, context, mean, dataclasses.replace(whole, nodes=whole.nodes | {node}), scale)
+        return Miss(refusal, node) if refusal is not None else _match(node, mean, scale)
+    return None
+
+
+def _norm_of_cast(value: ir.Value | None, context: Context) -> tuple[_Mean, Expansion] | None:
+    """The mean, of ``x``, and all of ``Cast(norm(Cast(x)))``."""
+    back = context.producer(value, "Cast")
+    last = context.producer(back.inputs[0], "Mul", "Div") if back is not None else None
+    mean = _mean(last, context) if last is not None else None
+    widening = context.producer(mean.x, "Cast") if mean is not None else None
+    x = widening.inputs[0] if widening is not None else None
+    if back is None or last is None or mean is None or x is None:
+        return None
+    if context.shapes.dtype(x) not in HALF_TYPES or context.shapes.dtype(mean.x) is not ir.DataType.FLOAT:
+        return None
+    kept = (mean.x, mean.radicand)
+    whole = expand(context, last.outputs[0], lambda value: value in kept)
+    if whole is None or whole.polynomial != {monomial(mean.x) | {(mean.radicand, -0.5)}: 1.0}:
+        return None
+    return mean._replace(x=x), dataclasses.replace(whole, nodes=whole.nodes | {back})
+
+
+def _match(node: ir.Node, mean: _Mean, scale: ir.Value) -> Match:
+    attributes = {"axis": -mean.axes, "epsilon": mean.epsilon}
+    return Match(node, build=lambda builder: [builder.op("RMSNormalization", [mean.x, scale], attributes)])
 
 
 class _Mean(NamedTuple):

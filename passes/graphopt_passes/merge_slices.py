@@ -10,7 +10,7 @@ import onnx_ir as ir
 from graphopt.pipeline.base import Context, RulePass, Safety
 from graphopt.rewrite.match import Match, Miss
 from graphopt_passes import _slices
-from graphopt_passes._shape_ops import input_of
+from graphopt_passes._shape_ops import FAR, input_of
 from graphopt_passes._slices import Bounds
 
 __all__ = ["MergeSlices"]
@@ -36,8 +36,8 @@ class MergeSlices(RulePass):
     Does not apply when:
         - anything but such Slices reads what the first one gives, or it is a graph output;
         - a bound is not known before the model runs;
-        - along the same axis, the first one has a step, or a bound of the two counts from the end (but the end of
-          the first one, if the second goes on to it).
+        - along the same axis, the first one has a step, a start counts from the end, or only one of the two ends does
+          (unless the other goes on to the end).
 
     Safety:
         Exact.
@@ -88,6 +88,8 @@ def _merge(inner: Bounds, outer: Bounds) -> Bounds | None:
     start = inner.start + outer.start
     if outer.to_end:
         return Bounds(start, inner.end, outer.step)
+    if -FAR < outer.end < 0 and (inner.to_end or -FAR < inner.end < 0):
+        return Bounds(start, outer.end + (0 if inner.to_end else inner.end), outer.step)
     if outer.end < 0 or inner.end < 0:
         return None
     return Bounds(start, min(inner.end, inner.start + outer.end), outer.step)

@@ -196,3 +196,45 @@ def test_metadata_of_the_last_cast_survives() -> None:
     model.graph[1].metadata_props["origin"] = "tokens"
     result = fires(NAME, model, ["c = Cast<to=3>(x)", "y = Identity(c)"])
     assert result.graph[0].metadata_props == {"origin": "tokens"}
+
+
+def filled(number: str, code: int, kind: str) -> str:
+    """A ConstantOfShape of a number, cast to a type."""
+    value = f"<value = {number}>" if number else ""
+    return f"""agraph (float[N,4] x) => ({kind}[A,B] y) {{
+        s = Shape (x)  c = ConstantOfShape {value} (s)  y = Cast <to = {code}> (c) }}"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "kind"),
+    [
+        ("int64[1] {2}", 1, "float"),
+        ("int64[1] {-1}", 6, "int32"),
+        ("float[1] {3}", 7, "int64"),
+        ("float[1] {0.5}", 10, "float16"),
+        ("int64[1] {1}", 9, "bool"),
+        ("", 11, "double"),
+    ],
+)
+def test_a_number_that_is_repeated(number: str, code: int, kind: str) -> None:
+    result = fires(NAME, parse(filled(number, code, kind)), count=1)
+    assert [node.op_type for node in result.graph] == ["Shape", "ConstantOfShape"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "kind"),
+    [
+        ("int64[1] {2}", 9, "bool"),
+        ("int64[1] {300}", 2, "uint8"),
+        ("float[1] {0.1}", 10, "float16"),
+        ("float[1] {2.5}", 7, "int64"),
+        ("int64[1] {16777217}", 1, "float"),
+    ],
+)
+def test_a_repeated_number_that_the_type_lacks(number: str, code: int, kind: str) -> None:
+    unchanged(NAME, parse(filled(number, code, kind)))
+
+
+def test_repeated_numbers_that_are_read_elsewhere() -> None:
+    text = filled("int64[1] {2}", 1, "float").replace("[A,B] y)", "[A,B] y, int64[C,D] z)")
+    unchanged(NAME, parse(text.replace(" }", " z = Neg (c) }")))

@@ -244,3 +244,15 @@ def test_operands_that_keep_their_places(op: str) -> None:
 def test_sum_of_three_keeps_its_order() -> None:
     text = "agraph (float[4] x, float[4] w) => (float[A] y) { a = Sum(x, w, x)  b = Sum(w, x, x)  y = Sub(a, b) }"
     unchanged(NAME, parse(text))
+
+
+def test_a_default_that_one_spells_out() -> None:
+    text = "agraph (float[N,4] x) => (float[N,4] y) {{ a = {} (x) b = {} (x) y = Mul (a, b) }}"
+    spelled = "LeakyRelu <alpha = 0.01>"
+    for one, other in ((spelled, "LeakyRelu"), ("LeakyRelu", spelled), (spelled, spelled)):
+        assert len(fires(NAME, parse(text.format(one, other)), count=1).graph) == 2
+    unchanged(NAME, parse(text.format("LeakyRelu", "LeakyRelu <alpha = 0.02>")))
+    unchanged(NAME, parse(text.format("Softmax", "Softmax <axis = 1>")))
+    opset_12 = '<ir_version: 7, opset_import: ["" : 12]> ' + text  # where the default was another
+    fires(NAME, parse(opset_12.format("Softmax", "Softmax <axis = 1>")), count=1)
+    unchanged(NAME, parse(opset_12.format("Softmax", "Softmax <axis = -1>")))

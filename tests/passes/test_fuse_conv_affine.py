@@ -48,6 +48,19 @@ def test_subtracted_from_a_constant() -> None:
     fires(NAME, conv("Sub(s, c)", weight(6, 1, 1)), ["y = Conv<pads=(1, 1, 1, 1)>(x, w_1, Conv_bias)"])
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_negated(bias: bool) -> None:
+    (node,) = fires(NAME, conv("Neg(c)", weight(), bias=bias), count=1).graph
+    assert len(node.inputs) == 2 + bias
+
+
+def test_a_negated_result_that_is_read_elsewhere() -> None:
+    text = """agraph (float[N,4,8,8] x) => (float[N,6,6,6] y, float[N,6,6,6] z) {
+        c = Conv (x, w)  y = Neg (c)  z = Relu (c) }"""
+    assert len(misses(NAME, parse(text, {"w": weight(6, 4, 3, 3)}))) == 1
+    unchanged(NAME, parse("agraph (float[N,4] x) => (float[N,4] y) { r = Relu (x) y = Neg (r) }"))
+
+
 def test_chain_folds_to_one_convolution() -> None:
     text = """agraph (float[N,4,8,8] x) => (float[N,6,8,8] y) {
         c = Conv (x, w)

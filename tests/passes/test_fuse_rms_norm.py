@@ -141,3 +141,36 @@ def test_inside_a_branch_and_a_function() -> None:
         q = Mul (x, x)  v = ReduceMean (q, t)  a = Add (v, e)  s = Sqrt (a)  n = Div (x, s)  y = Mul (n, w)
     }"""
     assert misses(NAME, parse(text)) == ["the type is not known to be float32 or of half precision"]
+
+
+WIDENED = "f = Cast <to = 1> (x) q = Pow(f, t) v = ReduceMean(q, axes) a = Add(v, e) s = Sqrt(a) r = Reciprocal(s) "
+WIDENED += "n = Mul(f, r) h = Cast <to = 10> (n) "
+
+
+def widened(last: str, *, extra: str = "", outputs: str = "") -> ir.Model:
+    values = {"w": RANDOM.standard_normal(4).astype(np.float16), "axes": np.array([-1])}
+    numbers = {"t": np.array(2, np.float32), "e": np.array(1e-5, np.float32)}
+    header = '<ir_version: 10, opset_import: ["" : 23]>'
+    text = f"{header} agraph (float16[N,3,4] x) => (float16[N,3,4] y{outputs}) {{ {WIDENED} {last} {extra} }}"
+    return parse(text, {**values, **numbers})
+
+
+@pytest.mark.parametrize("last", ["y = Mul(w, h)", "y = Mul(h, w)"])
+def test_half_precision_that_is_widened(last: str) -> None:
+    (line,) = lines(fires(NAME, widened(last), count=1))
+    assert re.fullmatch(r"y = RMSNormalization<axis=-1, epsilon=(1e-05|9.99\d+e-06)>\(x, w\)", line)
+
+
+def test_the_widened_operand_may_be_read_elsewhere() -> None:
+    result = fires(NAME, widened("y = Mul(h, w)", extra="z = Neg(f)", outputs=", float[N,3,4] z"), count=1)
+    assert sorted(node.op_type for node in result.graph) == ["Cast", "Neg", "RMSNormalization"]
+
+
+def test_a_widened_norm_that_is_read_elsewhere() -> None:
+    reason = ["an inner result is read elsewhere"]
+    assert misses(NAME, widened("y = Mul(h, w)", extra="z = Neg(n)", outputs=", float[N,3,4] z")) == reason
+    assert misses(NAME, widened("y = Mul(h, w)", extra="z = Neg(h)", outputs=", float16[N,3,4] z")) == reason
+
+
+def test_a_widened_norm_without_scale() -> None:
+    unchanged(NAME, widened("y = Add(h, w)"))

@@ -60,6 +60,17 @@ def test_same_axis_however_short_it_is() -> None:
             assert whole[merged].tolist() == whole[start:end][second_start:second_end].tolist()
 
 
+def test_both_ends_count_from_the_end() -> None:
+    text = "agraph (float[N] x) => (float[A] y) { t = Slice(x, i0, i1, i2)  y = Slice(t, o0, o1, o2) }"
+    for start, end, second_start, second_end in itertools.product((0, 1, 3), (FAR, -1, -3), (0, 1, 3), (-1, -2)):
+        result, stats, _ = apply(parse(text, weights(([start], [end], [0]), ([second_start], [second_end], [0]))), NAME)
+        assert stats.counts == {NAME: 1}
+        merged = slice(*(part[0] for part in contents(result)[:2]))
+        for length in range(12):
+            whole = np.arange(length)
+            assert whole[merged].tolist() == whole[start:end][second_start:second_end].tolist()
+
+
 @pytest.mark.parametrize(("length", "step"), [(0, 1), (2, 2), (4, 1), (9, 3)])
 def test_end_of_the_first_one_counts_from_the_end(length: int, step: int) -> None:
     model = parse(GRAPH, weights(([1], [-2], [0], [1]), ([1], [FAR], [0], [step])))
@@ -72,7 +83,8 @@ def test_end_of_the_first_one_counts_from_the_end(length: int, step: int) -> Non
     [
         (([-3], [FAR], [0], [1]), ([1], [FAR], [0], [1])),
         (([1], [FAR], [0], [1]), ([-1], [FAR], [0], [1])),
-        (([1], [FAR], [0], [1]), ([1], [-1], [0], [1])),
+        (([1], [8], [0], [1]), ([1], [-1], [0], [1])),
+        (([1], [-1], [0], [1]), ([1], [-(2**63)], [0], [1])),
         (([1], [-1], [0], [1]), ([0], [2], [0], [1])),
         (([0], [FAR], [0], [2]), ([1], [FAR], [0], [1])),
         (([0], [FAR], [0], [1]), ([1], [0], [0], [-1])),
