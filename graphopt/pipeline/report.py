@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphopt import walk
+from graphopt.analysis import constants
 from graphopt.analysis.effects import is_standard
 from graphopt.human import byte_size
 
@@ -49,8 +50,8 @@ class Summary:
             for node in scope.graph:
                 ops[node.op_type if is_standard(node) else f"{node.domain}::{node.op_type}"] += 1
                 if node.op_type == "Constant" and "value" in node.attributes:
-                    attribute = node.attributes["value"]
-                    weight_bytes += 0 if attribute.is_ref() else attribute.as_tensor().nbytes
+                    tensor = constants.tensor_of_constant_node(node)
+                    weight_bytes += 0 if tensor is None else tensor.nbytes
         return cls(ops.total() - ops["Constant"], dict(ops), initializers, weight_bytes)
 
 
