@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphopt import channels, torch
     from graphopt.benchmark.latency import bench
+    from graphopt.compression.compressor import compress
     from graphopt.distillation.distiller import distill
     from graphopt.errors import GraphoptError
     from graphopt.io import load, save
     from graphopt.optimizer import optimize
     from graphopt.pruning.pruner import prune
+    from graphopt.quantization.quantizer import quantize
     from graphopt.verify.equivalence import validate
     from graphopt.version import __version__
 
@@ -24,10 +26,12 @@ __all__ = [
     "__version__",
     "bench",
     "channels",
+    "compress",
     "distill",
     "load",
     "optimize",
     "prune",
+    "quantize",
     "save",
     "torch",
     "validate",
@@ -37,10 +41,12 @@ _HOME = {
     "GraphoptError": "graphopt.errors",
     "__version__": "graphopt.version",
     "bench": "graphopt.benchmark.latency",
+    "compress": "graphopt.compression.compressor",
     "distill": "graphopt.distillation.distiller",
     "load": "graphopt.io",
     "optimize": "graphopt.optimizer",
     "prune": "graphopt.pruning.pruner",
+    "quantize": "graphopt.quantization.quantizer",
     "save": "graphopt.io",
     "validate": "graphopt.verify.equivalence",
 }

@@ -16,6 +16,7 @@ exit      meaning
 7         a limit was reached: verification or folding ran out of its time or memory
 8         the environment lacks something: an execution provider, an extra, a working onnxruntime
 9         the goal cannot be reached: the error says how far it goes
+10        a safety gate failed: the result does harm beyond a limit that was set
 130       interrupted, or told to end
 ========  =====================================================================================
 """
@@ -29,6 +30,7 @@ __all__ = [
     "EnvironmentProblem",
     "ExitCode",
     "GraphoptError",
+    "Harmful",
     "Infeasible",
     "LimitReached",
     "ModelError",
@@ -51,6 +53,7 @@ class ExitCode(enum.IntEnum):
     LIMIT = 7
     ENVIRONMENT = 8
     INFEASIBLE = 9
+    HARMFUL = 10
     INTERRUPTED = 130
 
 
@@ -120,3 +123,9 @@ class Infeasible(GraphoptError):
     """No choice within the limits reaches the goal."""
 
     exit_code = ExitCode.INFEASIBLE
+
+
+class Harmful(GraphoptError):
+    """A result does more harm than a safety gate allows."""
+
+    exit_code = ExitCode.HARMFUL

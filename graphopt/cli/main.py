@@ -21,7 +21,9 @@ __all__ = ["COMMANDS", "cli", "main"]
 
 COMMANDS = {
     "optimize": "Rewrite a model, prove that it does the same job, save it.",
+    "compress": "Prune, distil and quantize until a goal is met, and prove it.",
     "prune": "Remove the channels that matter least, refit what is left.",
+    "quantize": "Keep weights and activations in few bits, as far as outputs stay.",
     "distill": "Train a student on what its teachers say.",
     "validate": "Prove that two models do the same job.",
     "bench": "Time models against each other.",
@@ -36,8 +38,8 @@ COMMANDS = {
 _EPILOG = """\b
 Exit codes:  0 done           4 cannot write      8 broken environment
              1 bug            5 not equivalent    9 goal out of reach
-             2 wrong usage    6 unproven        130 interrupted
-             3 bad model      7 limit reached
+             2 wrong usage    6 unproven         10 harmful
+             3 bad model      7 limit reached   130 interrupted
 \b
 Completion:  eval "$(_GRAPHOPT_COMPLETE=bash_source graphopt)"   in ~/.bashrc
              likewise with zsh_source or fish_source

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from graphopt.compression.metrics import METRICS, Metric, classes
 from graphopt.errors import UsageError
 
-__all__ = ["Audit", "Check", "Limits", "Part", "audit", "calibration_error", "flips"]
+__all__ = ["Audit", "Check", "Limits", "Part", "audit", "calibration_error", "flips", "probabilities"]
 
 Array = npt.NDArray[Any]
 
@@ -197,8 +197,8 @@ def calibration_error(outputs: Array, labels: Array, *, is_probability: bool = F
         bins: How many.
     """
     known = labels >= 0
-    probabilities = _probabilities(outputs[known], is_probability)
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels[known]
+    shares = probabilities(outputs[known], is_probability)
+    confidence, right = shares.max(1), shares.argmax(1) == labels[known]
     which = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     count = np.bincount(which, minlength=bins)
     off = np.bincount(which, confidence, bins) - np.bincount(which, right, bins)
@@ -218,12 +218,12 @@ def flips(before: Array, after: Array, *, is_probability: bool = False) -> tuple
     """
     old, new = before.argmax(1), after.argmax(1)
     rows = np.arange(len(old))
-    lost = _probabilities(before, is_probability)[rows, old] - _probabilities(after, is_probability)[rows, old]
+    lost = probabilities(before, is_probability)[rows, old] - probabilities(after, is_probability)[rows, old]
     changed = np.flatnonzero(old != new)
     return changed[np.argsort(-lost[changed], kind="stable")], float((old != new).mean()) if len(old) else 0.0
 
 
-def _probabilities(outputs: Array, is_probability: bool) -> Array:
+def probabilities(outputs: Array, is_probability: bool) -> Array:
     if is_probability:
         return outputs
     wide = outputs.astype(np.float64)

@@ -22,7 +22,7 @@ from graphopt.verify.feeds import Feeds, Input, signature
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["bind"]
+__all__ = ["bind", "dataset_of"]
 
 _KEEP: Final = 512 << 20  # bytes of samples up to which they stay in memory
 _CHECKED: Final = 64  # samples at once, where values are looked at
@@ -61,7 +61,7 @@ def bind(
     """
     if samples is not None and samples < 1:
         raise UsageError(f"{samples} samples are none", hint="Give 1 or more.")
-    dataset = _dataset(source)
+    dataset = dataset_of(source)
     interface = _Interface.of(model)
     if dataset.feeds is not None:
         return _bind_calls(dataset, dataset.feeds, interface, samples, seed, at_most)
@@ -105,7 +105,13 @@ class _Interface:
                 raise ModelError(f"{where}: input '{name}' is missing", hint=hint)
 
 
-def _dataset(source: Dataset | str | Path | Mapping[str, Any] | Sequence[Feeds]) -> Dataset:
+def dataset_of(source: Dataset | str | Path | Mapping[str, Any] | Sequence[Feeds]) -> Dataset:
+    """What :func:`bind` takes, as a dataset.
+
+    Raises:
+        UsageError: It is of another kind.
+        ModelError: It cannot be read.
+    """
     if isinstance(source, Dataset):
         return source
     if isinstance(source, str | Path):

@@ -195,6 +195,10 @@ class Bound:
         """
         if len(numbers) != (self._group or len(numbers)):
             raise UsageError(f"{self.name}: {len(numbers)} samples are asked for, and the model takes {self._group}")
+        return self.gather(numbers)
+
+    def gather(self, numbers: Rows) -> Feeds:
+        """The same, of any number of samples, whatever the model takes at once."""
         ascending, places = np.unique(numbers, return_inverse=True)
         feeds = self._source.feeds(self._rows[ascending])
         if self.whole or np.array_equal(ascending, numbers):
@@ -226,6 +230,14 @@ class Bound:
         if count >= len(self):
             return self
         return self._part(np.random.default_rng(seed).permutation(len(self))[: self._whole(count, f"{count} samples")])
+
+    def pick(self, numbers: Rows) -> Bound:
+        """The subset of these samples, by number (from 0 on), in the order of the data.
+
+        Raises:
+            UsageError: They are fewer than the model takes at once.
+        """
+        return self._part(numbers[: self._whole(len(numbers), f"{len(numbers)} samples")])
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Bound, Bound]:
         """Two random parts without a common sample, the first with ``fraction`` (0 to 1) of them.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graphopt.distillation.batch import TopK
 from graphopt.distillation.filling import Feed, Filling, Progress, is_foreign, writing
-from graphopt.distillation.lock import exclusive
+from graphopt.lock import exclusive
 from graphopt.distillation.storage import LOCK, Contents, Header
 from graphopt.distillation.teacher import Feeds, Ids, Teacher
 from graphopt.errors import ModelError, UsageError

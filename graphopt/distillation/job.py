@@ -21,7 +21,7 @@ from graphopt.distillation.checkpoint import Checkpoints
 from graphopt.distillation.evaluation import Agreement
 from graphopt.distillation.history import History, Moment, Progress, Record
 from graphopt.distillation.judging import Judge, Served, choose_metrics, deviation, named_kinds, size
-from graphopt.distillation.lock import exclusive
+from graphopt.lock import exclusive
 from graphopt.distillation.losses import Objective, parse
 from graphopt.distillation.parallel import World
 from graphopt.distillation.reading import Reader

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import importlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt import collector, walk
-from graphopt.analysis.cost import costs
 from graphopt.channels.analysis import analyze, prove
 from graphopt.channels.atoms import Mask
 from graphopt.channels.groups import ChannelGraph
@@ -24,7 +23,6 @@ from graphopt.channels.workpiece import Workpiece
 from graphopt.errors import EnvironmentProblem
 from graphopt.interop.kinds import Source
 from graphopt.names import label
-from graphopt.pipeline.report import Summary
 from graphopt.pruning import allocation, fidelity, schedule, sensitivity
 from graphopt.pruning.allocation import Allocation
 from graphopt.pruning.calibration import Calibration
@@ -106,7 +104,7 @@ class Job:
             )
             self._notes += self._data.notes
             self._settings = dataclasses.replace(settings, samples=settings.samples or len(self._data.fitted))
-            self._before = self._size(original)
+            self._before = Size.of(original, self._shapes)
             self._batches = list(self._data.fitted.batches(settings.batch))
         with self._timed("analyze"):
             self._graph = self._analyzed(model)
@@ -127,6 +125,11 @@ class Job:
         self._notes += [f"pass '{one.name}' was left out: {one.reason}" for one in report.dropped]
         found: ir.Model = result
         return found
+
+    @property
+    def graph(self) -> ChannelGraph:
+        """The channels of the model, once it was loaded."""
+        return self._graph
 
     @functools.cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -312,7 +315,7 @@ class Job:
         self._note_refits()
         removed = set(choice.units)
         if plan is None:
-            plan = self._plan(removed, goal)
+            plan = self.plan(removed, goal)
         ranked = {ranking.group.index: ranking for ranking in choice.rankings}
         outcomes = []
         for group in self._graph.groups:
@@ -323,7 +326,7 @@ class Job:
         return PruneReport(
             goal,
             self._before,
-            self._size(self._result),
+            Size.of(self._result, self._shapes),
             outcomes,
             self._refits,
             self._proof,
@@ -347,7 +350,9 @@ class Job:
         if nested and self._settings.reconstruct:
             self._notes.append(f"layers in the bodies of {_some(nested)} are not refitted")
 
-    def _plan(self, removed: set[int], goal: str) -> Plan:
+    def plan(self, units: Collection[int], goal: str) -> Plan:
+        """The decision to remove units, as what can be kept."""
+        removed = set(units)
         places = {
             group.name: [place for place, unit in enumerate(group.units) if unit.index in removed]
             for group in self._graph.groups
@@ -356,14 +361,6 @@ class Job:
         sizes = {group.name: len(group.units) for group in self._graph.groups if group.name in taken}
         digest = "" if self._data.is_synthetic else self._data.fitted.digest
         return Plan(digest_of(self._graph.model), goal, self._settings, digest, taken, sizes)
-
-    def _size(self, model: ir.Model) -> Size:
-        from graphopt.analysis.parameters import parameters
-
-        shapes = {value.name for value in model.graph.inputs}
-        counted = costs(model, input_shapes={name: one for name, one in self._shapes.items() if name in shapes})
-        summary = Summary.of(model)
-        return Size(counted.macs, parameters(model), summary.weight_bytes, summary.nodes)
 
 
 def _save_table(path: Path, table: LatencyTable) -> None:

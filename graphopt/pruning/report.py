@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from rich.console import Console, ConsoleOptions, RenderResult
 
     from graphopt.benchmark.stats import Interval
@@ -32,6 +33,23 @@ class Size:
     params: int
     bytes: int
     nodes: int
+
+    @classmethod
+    def of(cls, model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Size:
+        """Counts a model.
+
+        Args:
+            model: The model.
+            shapes: Of its inputs in one run, by name.
+        """
+        from graphopt.analysis.cost import costs
+        from graphopt.analysis.parameters import parameters
+        from graphopt.pipeline.report import Summary
+
+        names = {value.name for value in model.graph.inputs}
+        counted = costs(model, input_shapes={name: tuple(one) for name, one in shapes.items() if name in names})
+        summary = Summary.of(model)
+        return cls(counted.macs, parameters(model), summary.weight_bytes, summary.nodes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

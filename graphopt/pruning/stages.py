@@ -183,7 +183,7 @@ class Stages:
                 value.shape = ir.Shape(self._shape(value.name or "", array))
         for value in graph.outputs:
             value.shape = None
-        part = ir.Model(graph, ir_version=self._model.ir_version)
+        part = ir.Model(graph, ir_version=self._model.ir_version, functions=list(self._model.functions.values()))
         return runtime.open_session(part, **self._session), [value.name or "" for value in inputs]
 
     def _shape(self, name: str, array: np.ndarray[Any, Any]) -> list[int | None]:
@@ -219,7 +219,7 @@ def observe(
         name=graph.name,
         opset_imports=model.opset_imports,
     )
-    part = ir.Model(view.clone(), ir_version=model.ir_version)
+    part = ir.Model(view.clone(), ir_version=model.ir_version, functions=list(model.functions.values()))
     session = runtime.open_session(part, provider=provider, threads=threads, config=_CONFIG)
     needed = {entry.name for entry in session.get_inputs()}
     names = [value.name or "" for value in values]

@@ -27,7 +27,7 @@ from graphopt.datasets import bind
 from graphopt.distillation import plots
 from graphopt.distillation.augmentations import AUGMENTATIONS
 from graphopt.distillation.job import LOCK
-from graphopt.distillation.lock import exclusive
+from graphopt.lock import exclusive
 from graphopt.distillation.losses import BALANCES, LOSSES
 from graphopt.distillation.recipe import KEYS
 from graphopt.distillation.schedule import SHAPES

@@ -1,0 +1,114 @@
+"""Where trials run: one after another in this process, in processes beside it, or on a Ray cluster.
+
+Trials share the folder of the run and nothing else, so that they give the same wherever they run; the machines of a
+cluster must see that folder under the same path. Whoever is killed in the middle leaves what it had finished, and
+is tried again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Final, TypeAlias
+
+from graphopt.compression import trial as trials
+from graphopt.compression.trial import Context, Outcome, Trial
+from graphopt.errors import EnvironmentProblem, LimitReached, UsageError
+from graphopt.pipeline.spec import close_match
+
+__all__ = ["EXECUTORS", "Executor", "opened"]
+
+Executor: TypeAlias = Callable[[Sequence[Trial]], list[list[Outcome]]]
+"""Runs trials; outcomes come in their order."""
+
+_AGAIN: Final = 3  # times that a trial is tried whose process was killed
+
+
+@contextlib.contextmanager
+def _serial(context: Context, workers: int) -> Iterator[Executor]:
+    yield lambda asked: [trials.run(one, context) for one in asked]
+
+
+@contextlib.contextmanager
+def _processes(context: Context, workers: int) -> Iterator[Executor]:
+    spawn = multiprocessing.get_context("spawn")
+
+    def run(asked: Sequence[Trial]) -> list[list[Outcome]]:
+        found: dict[Trial, list[Outcome]] = {}
+        for _ in range(_AGAIN):
+            left = [one for one in asked if one not in found]
+            if not left:
+                break
+            with ProcessPoolExecutor(min(workers, len(left)), mp_context=spawn) as pool:
+                futures = {one: pool.submit(trials.run, one) for one in left}
+                for one, future in futures.items():
+                    with contextlib.suppress(BrokenProcessPool):
+                        found[one] = future.result()
+        lost = [one for one in asked if one not in found]
+        if lost:
+            raise LimitReached(
+                f"the process of a trial was killed {_AGAIN} times: memory is short, perhaps",
+                hint="Ask for fewer workers, or give fewer samples.",
+            )
+        return [found[one] for one in asked]
+
+    yield run
+
+
+@contextlib.contextmanager
+def _ray(context: Context, workers: int) -> Iterator[Executor]:
+    try:
+        import ray
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"ray cannot be imported: {error}", hint="Install it with: pip install 'graphopt[scale]'."
+        ) from error
+    own = not ray.is_initialized()
+    if own:
+        # Started here unless a cluster is named the way Ray wants it named.
+        with contextlib.suppress(ConnectionError):
+            ray.init(address="auto", log_to_driver=False, logging_level="error")
+        if not ray.is_initialized():
+            ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="error")
+    remote = ray.remote(max_retries=_AGAIN, num_cpus=1)(trials.run)
+    try:
+        yield lambda asked: _gathered(ray, [remote.remote(one) for one in asked])
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _gathered(ray: Any, references: Sequence[Any]) -> list[list[Outcome]]:
+    try:
+        found: list[list[Outcome]] = ray.get(list(references))
+    except ray.exceptions.RayTaskError as error:
+        raise error.as_instanceof_cause() from error
+    except ray.exceptions.RayError as error:
+        raise LimitReached(
+            f"Ray lost a trial {_AGAIN} times: {str(error).splitlines()[0]}", hint="Ask for fewer workers."
+        ) from error
+    return found
+
+
+_Open: TypeAlias = Callable[[Context, int], contextlib.AbstractContextManager[Executor]]
+EXECUTORS: Final[Mapping[str, _Open]] = {"serial": _serial, "processes": _processes, "ray": _ray}
+
+
+def opened(name: str, context: Context, workers: int) -> contextlib.AbstractContextManager[Executor]:
+    """An executor, ready to run trials.
+
+    Args:
+        name: A key of :data:`EXECUTORS`.
+        context: What all trials share.
+        workers: How many trials run at once.
+
+    Raises:
+        UsageError: There is none of that name.
+        EnvironmentProblem: Its package is not installed.
+    """
+    if name not in EXECUTORS:
+        raise UsageError(f"there is no executor '{name}'", hint=close_match(name, list(EXECUTORS)))
+    return EXECUTORS[name](context, workers)

@@ -1,0 +1,405 @@
+"""One compression, stage by stage; each leaves its result in the folder of the run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import onnx_ir as ir
+
+from graphopt import io
+from graphopt.compression import executors
+from graphopt.compression.choosing import Chooser
+from graphopt.compression.clock import Clock, Table
+from graphopt.compression.gates import Audit
+from graphopt.compression.judging import AGREEMENT, FIDELITY, Judge
+from graphopt.compression.report import CompressionReport, Stage
+from graphopt.compression.search import Choice, Point, Search, Variant
+from graphopt.compression.sensitivity import Sensitivity, sensitivities
+from graphopt.compression.trial import Context, Outcome, Trial
+from graphopt.errors import UsageError
+from graphopt.pruning.goal import Goal
+from graphopt.pruning.plan import digest_of, digest_of_weights
+from graphopt.pruning.report import Size
+
+__all__ = ["Job"]
+
+_MEASURES: Final = ("macs", "params", "bytes")
+
+
+class Job:
+    """One compression.
+
+    Args:
+        context: The folder, the model, the data and the settings.
+        progress: Called with the name of each step and the share of it that is done.
+        executor: Where trials run.
+        workers: How many at once.
+        table: A file of latencies to read, and to write what is measured to.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        progress: Callable[[str, float | None], None],
+        *,
+        executor: str,
+        workers: int,
+        table: Path | None,
+    ) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._workspace = context.workspace
+        self._progress = progress
+        self._executor = executor, workers
+        self._table_file = table
+        self._stages: dict[str, Stage] = {}
+        self._ends: set[float] = set()
+        self._outcomes: dict[Variant, Outcome] = {}
+        self._sensitivity: Sequence[Sensitivity] = ()
+        self._harm: Mapping[str, tuple[float, ...]] = {}
+        self.notes: list[str] = []
+
+    @contextlib.contextmanager
+    def _stage(self, name: str) -> Iterator[Stage]:
+        self._progress(name, None)
+        stage = self._stages.setdefault(name, Stage(name))
+        start = time.perf_counter()
+        yield stage
+        stage.seconds += time.perf_counter() - start
+
+    # -- before the search -------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Reads the data, judges the original, and optimizes it.
+
+        Raises:
+            UsageError: The folder is of another run, or something that was asked for needs other data.
+            ModelError: Model and data do not fit.
+        """
+        context, settings = self._context, self._settings
+        with self._stage("load") as stage:
+            drawn = context.drawn
+            self.notes += drawn.notes
+            judge = context.chooser
+            self._check_limits(judge)
+            self._workspace.claim(self._identity())
+            stage.decision = (
+                f"{len(drawn.train):,} samples to learn from, {len(drawn.fit):,} of them to calibrate with, "
+                f"{len(drawn.choose):,} to choose by, {len(drawn.final):,} to judge by"
+            )
+            if judge.metric in (AGREEMENT, FIDELITY) and not drawn.is_synthetic:
+                self.notes.append(f"the data have no labels: {judge.metric.name} with the original is judged instead")
+        with self._stage("optimize") as stage:
+            self._workspace.model("optimized", self._optimized)
+            before, after = self.before, Size.of(io.load(context.optimized), context.shapes)
+            stage.decision = f"{before.nodes:,} nodes became {after.nodes:,}"
+            stage.skipped = "optimize" in settings.skip
+
+    def _identity(self) -> dict[str, Any]:
+        context, drawn = self._context, self._context.drawn
+        return {
+            "model": f"{digest_of(context.model)} {digest_of_weights(context.model)}",
+            "data": hashlib.sha256(
+                " ".join(one.bound.digest for one in (drawn.train, drawn.choose, drawn.final)).encode()
+            ).hexdigest(),
+            "settings": dataclasses.asdict(self._settings),
+        }
+
+    def _check_limits(self, judge: Judge) -> None:
+        limits = self._settings.limits
+        if self._context.drawn.is_synthetic and (limits.drop is not None or limits.relative_drop is not None):
+            raise UsageError("without data nobody can say what the drop is", hint="Give data, or leave max-drop out.")
+        if not math.isfinite(judge.base):
+            raise UsageError(f"the {judge.metric.name} of the original is {judge.base}", hint="Check the labels.")
+
+    def _optimized(self) -> ir.Model:
+        import graphopt
+
+        if "optimize" in self._settings.skip:
+            return io.load(self._context.original)
+        found, report = graphopt.optimize(self._context.original, with_report=True)
+        self.notes += [f"pass '{one.name}' was left out: {one.reason}" for one in report.dropped]
+        model: ir.Model = found
+        return model
+
+    @functools.cached_property
+    def before(self) -> Size:
+        """What the original costs."""
+        return Size.of(self._context.model, self._context.shapes)
+
+    # -- the search --------------------------------------------------------------------------------------------------
+
+    def search(self) -> Choice:
+        """Finds the variant to take.
+
+        Raises:
+            Infeasible: There is no latency or count to bring down.
+        """
+        settings = self._settings
+        context = self._context
+        with contextlib.ExitStack() as stack:
+            self._table = self._opened_table()
+            feeds = next(context.drawn.choose.batches(settings.batch))
+            self._clock = stack.enter_context(
+                Clock(
+                    context.original,
+                    feeds,
+                    self._table,
+                    provider=settings.provider,
+                    threads=settings.threads,
+                    seed=settings.seed,
+                )
+            )
+            with self._stage("measure") as stage:
+                share = self._clock.share(context.optimized)
+                stage.decision = f"{self._table.milliseconds:.3g} ms a run; optimized {share:.2f} of that"
+            self._limits = self._shares()
+            chooser = None
+            if "prune" not in settings.skip:
+                with self._stage("rank"):
+                    chooser = stack.enter_context(self._opened_chooser())
+            self._chooser = chooser if chooser is not None and chooser.graph.groups else None
+            if self._chooser is None and chooser is not None:
+                self.notes.append("no channels can be removed: 'graphopt inspect --groups' says what holds them")
+            self._measure_sensitivity()
+            self._run = stack.enter_context(executors.opened(self._executor[0], context, self._executor[1]))
+            search = Search(
+                self._evaluate,
+                self._limits,
+                settings.precisions,
+                prune=self._chooser is not None,
+                train="distill" not in settings.skip and not context.drawn.is_synthetic,
+                say=self._say,
+            )
+            with self._stage("search") as stage:
+                choice = search.run()
+                stage.decision = choice.reason
+            if self._chooser is not None:
+                self._harm = self._chooser.harm()
+        return choice
+
+    def _say(self, text: str) -> None:
+        self._progress(text, None)
+
+    def _opened_table(self) -> Table:
+        settings, context = self._settings, self._context
+        key = {
+            "model": digest_of(context.model),
+            "provider": settings.provider,
+            "threads": settings.threads,
+            "batch": settings.batch,
+        }
+        kept = self._workspace.folder / "latency.json"
+
+        def save(text: str) -> None:
+            self._workspace.write_text("latency.json", text)
+            if self._table_file is not None:
+                io.write_text(self._table_file, text)
+
+        table = Table(key, save)
+        if kept.exists():
+            table.read(kept)
+        elif self._table_file is not None and self._table_file.exists():
+            table.read(self._table_file)
+            self._workspace.write_text("latency.json", table.to_json())
+        return table
+
+    def _opened_chooser(self) -> Chooser:
+        context = self._context
+        return Chooser(
+            context.optimized,
+            context.drawn.fit.dataset,
+            self._limits,
+            self._settings,
+            self._workspace.folder / "pruning",
+            self._table,
+            self._progress,
+        )
+
+    def _shares(self) -> dict[str, float]:
+        """The goal, as shares of the original."""
+        if not self._settings.goal:
+            return {}
+        before = dataclasses.asdict(self.before) | {"latency": self._table.milliseconds}
+        limits = Goal.of(self._settings.goal).limits
+        found = {name: limit if limit <= 1 else limit / max(before[name], 1e-9) for name, limit in limits.items()}
+        return {name: min(limit, 1.0) for name, limit in found.items()}
+
+    def _measure_sensitivity(self) -> None:
+        if "sensitivity" in self._settings.skip or self._chooser is None:
+            return
+        with self._stage("sensitivity") as stage:
+            self._sensitivity = sensitivities(
+                self._chooser.graph,
+                self._chooser.rankings(),
+                self._context.chooser,
+                self._workspace,
+                macs=self.before.macs,
+                progress=self._progress,
+                provider=self._settings.provider,
+                threads=self._settings.threads,
+            )
+            if self._sensitivity:
+                worst = max(self._sensitivity, key=lambda one: one.harm)
+                stage.decision = f"{worst.group} matters most: {worst.told}"
+
+    def _evaluate(self, variants: Sequence[Variant]) -> list[Point]:
+        self._write_plans({one.way for one in variants if one.way > 0})
+        trials = [
+            Trial(str(self._workspace.folder), way, trained, tuple(dict.fromkeys(one.precision for one in own)))
+            for (way, trained), own in _grouped(variants)
+        ]
+        self._progress(f"{len(variants)} variants, {variants[0].name} first", None)
+        for outcome in itertools.chain.from_iterable(self._run(trials)):
+            self._outcomes[outcome.variant] = outcome
+        return [self._point(self._outcomes[one]) for one in variants]
+
+    def _write_plans(self, ways: set[float]) -> None:
+        assert self._chooser is not None or not ways
+        for way in sorted(ways):
+            assert self._chooser is not None
+            name = f"plans/{way:.3f}.json"
+            plan, is_last = self._chooser.plan(way)
+            if not (self._workspace.folder / name).exists():
+                self._workspace.write_text(name, plan.to_json())
+            if is_last:
+                self._ends.add(way)
+
+    def _point(self, outcome: Outcome) -> Point:
+        variant = outcome.variant
+        if outcome.broken:
+            self.notes.append(f"{variant.name} could not be built: {outcome.complaint}")
+            left = dict.fromkeys((*_MEASURES, "latency"), math.inf)
+        else:
+            before = self.before
+            left = {name: getattr(outcome.size, name) / max(1, getattr(before, name)) for name in _MEASURES}
+            left["latency"] = self._clock.share(self._context.variant(variant))
+        return Point(
+            variant, left, outcome.score, outcome.lost, outcome.drop, outcome.complaint, variant.way in self._ends
+        )
+
+    # -- the verdict -------------------------------------------------------------------------------------------------
+
+    def finish(self, choice: Choice) -> tuple[Path, CompressionReport]:
+        """Judges what was chosen on the samples that nothing was chosen by.
+
+        Returns:
+            The file of the result, or of the best that can be had; and the report.
+        """
+        context = self._context
+        point = choice.point or choice.best
+        assert point is not None
+        path = context.variant(point.variant)
+        with self._stage("judge") as stage:
+            judge = context.judge(context.drawn.final)
+            audit = judge.audit(path)
+            stage.decision = "all gates passed" if audit.passed else f"failed: {audit.failed[0].name}"
+        report = CompressionReport(
+            title=context.original.name,
+            choice=choice,
+            point=point,
+            limits=self._limits,
+            settings=self._settings,
+            audit=audit,
+            is_better=judge.metric.is_better,
+            is_share=judge.metric.is_share,
+            before=self.before,
+            after=Size.of(io.load(path), context.shapes),
+            milliseconds=self._table.milliseconds,
+            ops=(_ops(context.model), _ops(io.load(path))),
+            stages=list(self._stages.values()),
+            harm=self._harm,
+            kept=self._kept(point),
+            sensitivity=self._sensitivity,
+            flips=_flips(judge, audit, path),
+            history=self._history(point),
+            notes=self.notes,
+            provenance=self._provenance(path),
+        )
+        return path, report
+
+    def _kept(self, point: Point) -> dict[str, tuple[int, int]]:
+        """By group, how many units there were and how many are left."""
+        if self._chooser is None:
+            return {}
+        removed: Mapping[str, Sequence[int]] = {}
+        if point.variant.way > 0:
+            from graphopt.pruning.plan import Plan
+
+            removed = Plan.load(self._workspace.folder / "plans" / f"{point.variant.way:.3f}.json").removed
+        return {
+            group.name: (len(group.units), len(group.units) - len(removed.get(group.name, ())))
+            for group in self._chooser.graph.groups
+        }
+
+    def _history(self, point: Point) -> list[dict[str, Any]]:
+        if not point.variant.trained:
+            return []
+        kept = self._workspace.read(f"trained/{point.variant.way:.3f}-report.json") or {}
+        return [dict(one) for one in kept.get("epochs", ())]
+
+    def _provenance(self, path: Path) -> dict[str, Any]:
+        from graphopt.benchmark.table import environment
+
+        return {
+            "original sha256": _sha256(self._context.original),
+            "result sha256": _sha256(path),
+            "data": self._identity()["data"],
+            "seed": self._settings.seed,
+            **environment(),
+        }
+
+
+def _grouped(variants: Sequence[Variant]) -> list[tuple[tuple[float, bool], list[Variant]]]:
+    found: dict[tuple[float, bool], list[Variant]] = {}
+    for one in variants:
+        found.setdefault((one.way, one.trained), []).append(one)
+    return list(found.items())
+
+
+def _ops(model: ir.Model) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for node in model.graph:
+        found[node.op_type] = found.get(node.op_type, 0) + 1
+    return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
+
+
+def _flips(judge: Judge, audit: Audit, path: Path) -> list[dict[str, Any]]:
+    """The samples whose class changed most."""
+    if not audit.changed:
+        return []
+    from graphopt.compression.gates import probabilities
+    from graphopt.compression.judging import is_probability
+
+    certain = is_probability(judge.before)
+    old, new = (probabilities(one, certain) for one in (judge.before, judge.outputs(path)))
+    labels = judge.samples.labels
+    rows = judge.samples.bound.rows
+    return [
+        {
+            "index": int(rows[number]),
+            "label": None if labels is None or labels.ndim != 1 else str(labels[number]),
+            "before": str(old[number].argmax()),
+            "after": str(new[number].argmax()),
+            "confidence_before": float(old[number].max()),
+            "confidence_after": float(new[number].max()),
+        }
+        for number in audit.changed
+    ]
+
+
+def _sha256(path: Path) -> str:
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            total.update(chunk)
+    return total.hexdigest()

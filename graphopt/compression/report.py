@@ -1,0 +1,250 @@
+"""What a compression did, as plain data; :mod:`graphopt.compression.render` shows it in a terminal,
+:mod:`graphopt.reporting` as a page."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphopt.compression.gates import Audit
+from graphopt.compression.search import Choice, Point, front
+from graphopt.compression.sensitivity import Sensitivity
+from graphopt.compression.settings import Settings
+from graphopt.pruning.report import Size
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+__all__ = ["CompressionReport", "Stage"]
+
+
+@dataclasses.dataclass
+class Stage:
+    """A stage of a run.
+
+    Attributes:
+        name: Its name.
+        seconds: How long it took.
+        decision: What it decided, and why.
+        skipped: Whether it was left out.
+    """
+
+    name: str
+    seconds: float = 0.0
+    decision: str = ""
+    skipped: bool = False
+
+
+@dataclasses.dataclass(eq=False)
+class CompressionReport:
+    """What a compression did.
+
+    Attributes:
+        title: Name of the original.
+        choice: What the search found.
+        point: What was taken, or the best that can be had.
+        limits: The goal, as shares of the original.
+        settings: How.
+        audit: What the samples that nothing was chosen by say.
+        is_better: 1 if a higher score is better, -1 if a lower one is.
+        is_share: Whether scores are shares.
+        before: What the original costs.
+        after: What the result costs.
+        milliseconds: Of a run of the original.
+        ops: Operators of both, by type.
+        stages: What was done.
+        harm: By group, the estimated harm of each number of removed units.
+        kept: By group, how many units there were and how many are left.
+        sensitivity: What the removal of shares of groups does to the score.
+        flips: Samples whose class changed most.
+        history: Epochs of the distillation.
+        notes: What a user should know.
+        provenance: Hashes, versions, the command.
+    """
+
+    title: str
+    choice: Choice
+    point: Point
+    limits: Mapping[str, float]
+    settings: Settings
+    audit: Audit
+    is_better: int
+    is_share: bool
+    before: Size
+    after: Size
+    milliseconds: float
+    ops: tuple[Mapping[str, int], Mapping[str, int]]
+    stages: Sequence[Stage]
+    harm: Mapping[str, Sequence[float]]
+    kept: Mapping[str, tuple[int, int]]
+    sensitivity: Sequence[Sensitivity]
+    flips: Sequence[Mapping[str, Any]]
+    history: Sequence[Mapping[str, Any]]
+    notes: list[str]
+    provenance: dict[str, Any]
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the goal is met and all gates are passed."""
+        return self.choice.point is not None and self.audit.passed
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster the result is than the original."""
+        return 1 / self.point.left["latency"]
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def verdict(self) -> str:
+        """In a sentence."""
+        score = self.audit.checks[0]
+        unit = " points" if self.is_share else ""
+        lost = f"{score.name} {self._told(score.before)} to {self._told(score.after)} ({-score.harm:+.2f}{unit})"
+        what = f"{self.speedup:.2f}x as fast, {self.before.bytes / max(1, self.after.bytes):.1f}x smaller, {lost}"
+        if self.is_met:
+            return what
+        if self.choice.point is None:
+            return f"infeasible: {self.choice.reason}. The best that can be had: {what}"
+        failed = ", ".join(one.name for one in self.audit.failed)
+        return f"harmful: {failed} beyond the limit on the samples that it was judged by. {what}"
+
+    def _told(self, score: float) -> str:
+        return f"{100 * score:.2f} %" if self.is_share else f"{score:.4g}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain data for JSON, as :mod:`graphopt.reporting.schema` describes it."""
+        score = self.audit.checks[0]
+        on_front = {id(one) for one in front(self.choice.points)}
+        groups = {one.group: one.scores for one in self.sensitivity}
+        data = {
+            "title": self.title,
+            "verdict": {"met": self.is_met, "text": self.verdict, "reasons": [self.choice.reason]},
+            "goal": self.settings.goal or None,
+            "max_drop": _drop(self.settings),
+            "metric": self.audit.metric,
+            "metric_is_share": self.is_share,
+            "samples": self.audit.samples,
+            "limits": dict(self.limits),
+            "before": self._costs(self.before, self.milliseconds, score.before, self.ops[0]),
+            "after": self._costs(self.after, self.milliseconds * self.point.left["latency"], score.after, self.ops[1]),
+            "stages": [
+                {
+                    "name": one.name,
+                    "status": "skipped" if one.skipped else "done",
+                    "seconds": one.seconds,
+                    "decision": one.decision,
+                }
+                for one in self.stages
+            ],
+            "groups": [
+                {
+                    "name": name,
+                    "units": units,
+                    "kept": kept,
+                    "harm": list(self.harm.get(name, ())),
+                    "sensitivity": [list(pair) for pair in groups.get(name, ())],
+                }
+                for name, (units, kept) in self.kept.items()
+            ],
+            "points": [self._point(one, id(one) in on_front) for one in self.choice.points],
+            "checks": [
+                dataclasses.asdict(one) | {"passed": one.passed, "unit": self._unit(one.name)}
+                for one in self.audit.checks
+            ],
+            "classes": [dataclasses.asdict(one) for one in self.audit.by_class],
+            "slices": {name: [dataclasses.asdict(one) for one in own] for name, own in self.audit.slices.items()},
+            "flips": {
+                "share": next((one.after for one in self.audit.checks if one.name == "flips"), None),
+                "samples": [dict(one) for one in self.flips],
+            },
+            "history": [
+                {
+                    "epoch": number + 1,
+                    "loss": one.get("loss"),
+                    "score": _first(one.get("evaluation"), self.audit.metric),
+                }
+                for number, one in enumerate(self.history)
+            ],
+            "notes": list(self.notes),
+            "provenance": dict(self.provenance),
+        }
+        found: dict[str, Any] = _finite(json.loads(json.dumps(data)))
+        return found
+
+    def stamp(self) -> str:
+        """What the result carries along in its metadata: where it comes from, and what was found. No times: the same
+        run gives the same bytes."""
+        kept = {
+            "original": self.provenance["original sha256"],
+            "variant": self.point.variant.name,
+            "goal": self.settings.goal,
+            "seed": self.settings.seed,
+            "metric": self.audit.metric,
+            "before": self.audit.checks[0].before,
+            "after": self.audit.checks[0].after,
+            "met": self.is_met,
+        }
+        return json.dumps(_finite(kept))
+
+    def _unit(self, check: str) -> str:
+        """What the harm of a gate is in."""
+        if check in ("flips", "calibration error") or check.endswith("relative"):
+            return "share"
+        return "points" if self.is_share or check == "worst class" else ""
+
+    def _costs(self, size: Size, milliseconds: float, score: float, ops: Mapping[str, int]) -> dict[str, Any]:
+        return dataclasses.asdict(size) | {"latency_ms": milliseconds, "score": score, "ops": dict(ops)}
+
+    def _point(self, point: Point, on_front: bool) -> dict[str, Any]:
+        return {
+            "name": point.variant.name,
+            "latency": point.left["latency"],
+            "score": point.score * self.is_better,
+            "drop": point.drop,
+            "bytes": round(point.left["bytes"] * self.before.bytes) if math.isfinite(point.left["bytes"]) else None,
+            "macs": round(point.left["macs"] * self.before.macs) if math.isfinite(point.left["macs"]) else None,
+            "precision": point.variant.precision,
+            "trained": point.variant.trained,
+            "on_front": on_front,
+            "chosen": point is self.point,
+            "complaint": point.complaint,
+        }
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from graphopt.compression import render
+
+        yield from render.report(self)
+
+    def _repr_html_(self) -> str:
+        from graphopt.reporting.page import page
+
+        return page(self.to_dict())
+
+
+def _drop(settings: Settings) -> str | None:
+    limits = settings.limits
+    if limits.drop is not None:
+        return f"{limits.drop:g} points"
+    return None if limits.relative_drop is None else f"{100 * limits.relative_drop:g} % of the score"
+
+
+def _first(scores: Mapping[str, Any] | None, metric: str) -> Any:
+    """The score of the metric, or of what training judged by instead."""
+    own = {name: one for name, one in (scores or {}).items() if name != "loss"}
+    return own.get(metric, next(iter(own.values()), None))
+
+
+def _finite(data: Any) -> Any:
+    """With ``None`` for NaN and infinities, which JSON does not have."""
+    if isinstance(data, Mapping):
+        return {key: _finite(one) for key, one in data.items()}
+    if isinstance(data, list):
+        return [_finite(one) for one in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
