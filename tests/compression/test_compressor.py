@@ -1,0 +1,264 @@
+"""Compressions from end to end, on digits."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import graphopt
+from graphopt.compression.report import CompressionReport
+from graphopt.errors import Harmful, Infeasible, LimitReached, ModelError, UsageError
+from graphopt.lock import exclusive
+
+QUICK: dict[str, Any] = {"skip": ["distill", "quantize", "sensitivity"], "threads": 1}
+
+
+def compress(digits: Path, **options: Any) -> tuple[Any, CompressionReport]:
+    given = {"evaluation": digits / "test.npz", "with_report": True, **QUICK, **options}
+    result: tuple[Any, CompressionReport] = graphopt.compress(digits / "model.onnx", digits / "train.npz", **given)
+    return result
+
+
+def contents(model: Any, folder: Path) -> bytes:
+    graphopt.save(model, folder / "saved.onnx")
+    return (folder / "saved.onnx").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def table(digits: Path) -> Path:
+    """What the plain compression to half the multiply-accumulates measures."""
+    compress(digits, goal="macs=0.5", latency_table=digits / "table.json")
+    return digits / "table.json"
+
+
+def test_meets_the_goal_and_says_how_good_it_is(digits: Path) -> None:
+    model, report = compress(digits, goal={"macs": 0.5}, max_drop=2)
+    assert report.is_met
+    assert 0.4 <= report.after.macs / report.before.macs <= 0.5
+    accuracy = report.audit.checks[0]
+    assert accuracy.before > 0.93
+    assert accuracy.harm <= 2
+    onnx.checker.check_model(graphopt.proto.to_proto(model), full_check=True)
+
+
+def test_quantizes_where_that_meets_the_goal(digits: Path) -> None:
+    _, report = compress(digits, goal="bytes=0.35", skip=["distill", "sensitivity"], max_drop=2)
+    assert report.is_met
+    assert report.point.variant.precision == "int8"
+    assert report.after.bytes / report.before.bytes <= 0.35
+
+
+def test_distils_what_was_pruned(digits: Path) -> None:
+    options = {"skip": ["quantize", "sensitivity"], "epochs": 2, "goal": "macs=0.2"}
+    _, trained = compress(digits, **options)
+    assert trained.point.variant.trained
+    assert len(trained.history) == 2
+    raw = next(one for one in trained.choice.points if one.variant.way == trained.point.variant.way and one.lost >= 0)
+    assert trained.point.score >= raw.score
+
+
+def test_infeasible_says_how_far_it_goes(digits: Path) -> None:
+    with pytest.raises(Infeasible, match=r"infeasible: .*best that can be had") as caught:
+        compress(digits, goal="macs=0.001", keep=0.5)
+    assert "x as fast" in caught.value.message
+
+
+def test_too_much_harm_is_infeasible(digits: Path) -> None:
+    with pytest.raises(Infeasible, match="too much harm"):
+        compress(digits, goal="macs=0.02", max_drop=0.1)
+
+
+def test_best_effort_gives_the_best_without_an_error(digits: Path) -> None:
+    _, report = compress(digits, goal="macs=0.001", keep=0.5, best_effort=True)
+    assert not report.is_met
+    assert report.choice.point is None
+    assert report.after.macs < report.before.macs
+
+
+def test_a_gate_that_fails_on_the_last_samples_is_harm(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphopt.compression import trial
+
+    monkeypatch.setattr(trial, "_close_call", lambda *_: "")
+    real = trial.Judge.audit
+    seen: list[Any] = []
+
+    def lenient(judge: Any, path: Path) -> Any:
+        import dataclasses
+
+        from graphopt.compression.gates import Limits
+
+        seen.append(judge)
+        # the samples to choose by let everything pass; those to judge by do not
+        return real(
+            judge if judge.samples is not seen[0].samples else dataclasses.replace(judge, limits=Limits()), path
+        )
+
+    monkeypatch.setattr(trial.Judge, "audit", lenient)
+    with pytest.raises(Harmful, match="harmful: accuracy") as caught:
+        compress(digits, goal="macs=0.05", max_drop=0.01)
+    assert caught.value.exit_code == 10
+
+
+def test_gates_on_classes_are_judged(digits: Path) -> None:
+    with pytest.raises(Infeasible, match="worst class"):
+        compress(digits, goal="macs=0.05", class_drop=0.5)
+
+
+def test_slices_come_from_a_column(digits: Path) -> None:
+    options: dict[str, Any] = {"evaluation": digits / "test-sliced.npz", "slices": ["pen"], **QUICK}
+    _, report = graphopt.compress(
+        digits / "model.onnx", digits / "train-sliced.npz", goal="macs=0.5", slice_drop=5, with_report=True, **options
+    )
+    assert {part.name for part in report.audit.slices["pen"]} == {"thick", "thin"}
+    with pytest.raises(UsageError, match="no column 'pen' of slices"):
+        compress(digits, goal="macs=0.5", slices=["pen"], slice_drop=5)
+
+
+def test_without_labels_agreement_is_judged(digits: Path) -> None:
+    x, test = (np.load(digits / name)["x"] for name in ("train.npz", "test.npz"))
+    _, report = graphopt.compress(
+        digits / "model.onnx", {"x": x}, evaluation={"x": test}, goal="macs=0.5", with_report=True, **QUICK
+    )
+    assert report.audit.metric == "agreement"
+    assert 0.9 < report.audit.checks[0].after < 1
+    assert any("no labels" in note for note in report.notes)
+
+
+def test_without_data_says_that_nothing_is_promised(digits: Path) -> None:
+    _, report = graphopt.compress(digits / "model.onnx", goal="macs=0.7", with_report=True, **QUICK)
+    assert any("nobody can say" in note for note in report.notes)
+    with pytest.raises(UsageError, match="nobody can say what the drop is"):
+        graphopt.compress(digits / "model.onnx", goal="macs=0.7", max_drop=1, **QUICK)
+
+
+def test_same_table_same_bytes(digits: Path, table: Path, tmp_path: Path) -> None:
+    first, _ = compress(digits, goal="macs=0.5", latency_table=table)
+    before = table.read_bytes()
+    again, _ = compress(digits, goal="macs=0.5", latency_table=table)
+    assert contents(first, tmp_path) == contents(again, tmp_path)
+    assert table.read_bytes() == before
+
+
+def test_processes_give_what_one_process_gives(digits: Path, table: Path, tmp_path: Path) -> None:
+    alone, _ = compress(digits, goal="macs=0.5", latency_table=table)
+    beside, _ = compress(digits, goal="macs=0.5", latency_table=table, executor="processes", workers=2)
+    assert contents(alone, tmp_path) == contents(beside, tmp_path)
+
+
+def test_a_table_of_something_else_is_refused(digits: Path, table: Path) -> None:
+    with pytest.raises(UsageError, match="threads is 1, not 2"):
+        compress(digits, goal="macs=0.5", latency_table=table, threads=2)
+    (digits / "damaged.json").write_text("{}")
+    with pytest.raises(ModelError, match="no latency table"):
+        compress(digits, goal="macs=0.5", latency_table=digits / "damaged.json")
+
+
+def test_a_run_goes_on_from_its_folder(digits: Path, table: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a run"
+    first, _ = compress(digits, goal="macs=0.5", latency_table=table, run_directory=folder)
+    made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.onnx")}
+    again, _ = compress(digits, goal="macs=0.5", latency_table=table, run_directory=folder)
+    assert made == {path: path.stat().st_mtime_ns for path in folder.rglob("*.onnx")}
+    assert contents(first, tmp_path) == contents(again, tmp_path)
+    with pytest.raises(UsageError, match="keeps another run: its settings differs"):
+        compress(digits, goal="macs=0.4", run_directory=folder)
+
+
+def test_damaged_files_of_a_run_are_made_again(digits: Path, table: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    first, _ = compress(digits, goal="macs=0.5", latency_table=table, run_directory=folder)
+    for path in (*folder.rglob("*.onnx"), *folder.glob("variants/*.json")):
+        path.write_bytes(path.read_bytes()[:100])
+    again, _ = compress(digits, goal="macs=0.5", latency_table=table, run_directory=folder)
+    assert contents(first, tmp_path) == contents(again, tmp_path)
+
+
+def test_two_runs_in_one_folder_refuse(digits: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with exclusive(folder / "lock"), pytest.raises(LimitReached, match="is at work on it"):
+        compress(digits, goal="macs=0.5", run_directory=folder)
+
+
+def test_a_strange_folder_is_refused(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(UsageError, match="not empty"):
+        compress(digits, goal="macs=0.5", run_directory=tmp_path)
+
+
+def _in_a_process(folder: Path, table: Path, run: Path) -> None:
+    compress(folder, goal="macs=0.5", latency_table=table, run_directory=run)
+
+
+@pytest.mark.parametrize("file", ["optimized.onnx", "pruning/rankings.npz", "plans/*.json", "pruned/*.onnx"])
+def test_killed_at_any_stage_goes_on_to_the_same_bytes(file: str, digits: Path, table: Path, tmp_path: Path) -> None:
+    whole, _ = compress(digits, goal="macs=0.5", latency_table=table)
+    run = tmp_path / "run"
+    process = multiprocessing.get_context("spawn").Process(target=_in_a_process, args=(digits, table, run))
+    process.start()
+    deadline = time.monotonic() + 120
+    while process.is_alive() and not list(run.glob(file)) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert list(run.glob(file))
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    again, _ = compress(digits, goal="macs=0.5", latency_table=table, run_directory=run)
+    assert contents(whole, tmp_path) == contents(again, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "neither a goal nor a limit"),
+        ({"max_drop": "much"}, "max-drop=much is no drop"),
+        ({"max_drop": -1}, "max-drop=-1 is no drop"),
+        ({"goal": "speed=2"}, "a goal cannot limit 'speed'"),
+        ({"goal": "macs=0.5", "skip": ["everything"]}, "no stage 'everything'"),
+        ({"goal": "macs=0.5", "precisions": ["int3"]}, "no precision 'int3'"),
+        ({"goal": "macs=0.5", "metric": "beauty"}, "no metric 'beauty'"),
+        ({"goal": "macs=0.5", "output": "z"}, "no output 'z'"),
+        ({"goal": "macs=0.5", "executor": "moon"}, "no executor 'moon'"),
+        ({"goal": "macs=0.5", "class_drop": -1}, "limit of class-drop=-1"),
+    ],
+)
+def test_bad_options_are_told(options: dict[str, Any], message: str, digits: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        compress(digits, **options)
+
+
+def test_a_model_without_channels_is_only_quantized(digits: Path, tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[N,1,8,8] x) => (float[N,64] y) { y = Flatten (x) }'
+    )
+    onnx.save(model, tmp_path / "flat.onnx")
+    x = np.load(digits / "train.npz")["x"]
+    with pytest.raises(Infeasible, match="nothing comes down to the goal"):
+        graphopt.compress(tmp_path / "flat.onnx", {"x": x}, goal="latency=0.5", **QUICK)
+
+
+def test_the_report_is_plain_data(digits: Path) -> None:
+    _, report = compress(digits, goal="macs=0.5", max_drop=2, skip=["distill", "quantize"])
+    data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert data["verdict"]["met"] is True
+    assert sum(point["chosen"] for point in data["points"]) == 1
+    assert any(point["on_front"] for point in data["points"])
+    assert len(data["classes"]) == 10
+    assert {group["name"] for group in data["groups"] if group["sensitivity"]}
+    assert data["provenance"]["seed"] == 0
+
+
+def test_metadata_say_where_the_result_comes_from(digits: Path) -> None:
+    model, report = compress(digits, goal="macs=0.5")
+    kept = json.loads(model.metadata_props["graphopt.compress"])
+    assert kept["original"] == report.provenance["original sha256"]
+    assert kept["goal"] == "macs=0.5"

@@ -1,0 +1,171 @@
+"""The search, against models of what compression does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from graphopt.compression.search import Choice, Point, Search, Variant, front
+
+HALF = {"latency": 0.5}
+FASTER = {"float32": 1.0, "int8": 0.4}
+
+
+class World:
+    """What becomes of a variant: latency falls by half for each 1.25 of way, accuracy by what the harm says.
+
+    Args:
+        harm: Share of the score that is lost at way 1, before training; a tenth of it after.
+        end: Way at which nothing more can go.
+        allowed: Share of the score that gates let go.
+    """
+
+    def __init__(self, harm: float = 0.1, end: float = 9.0, allowed: float = math.inf) -> None:
+        self.harm, self.end, self.allowed = harm, end, allowed
+        self.built: list[Variant] = []
+
+    def __call__(self, variants: Sequence[Variant]) -> list[Point]:
+        self.built += variants
+        return [self._point(one) for one in variants]
+
+    def _point(self, variant: Variant) -> Point:
+        way = min(variant.way, self.end)
+        latency = FASTER[variant.precision] * 0.5 ** (way / 1.25)
+        lost = self.harm * way**2 * (0.1 if variant.trained else 1) + (0.001 if variant.precision == "int8" else 0)
+        complaint = "" if lost <= self.allowed else "accuracy"
+        return Point(variant, {"latency": latency}, 1 - lost, lost, 100 * lost, complaint, variant.way >= self.end)
+
+
+def search(world: World, limits: dict[str, float], precisions: Sequence[str] = ("float32",), **options: bool) -> Choice:
+    return Search(world, limits, precisions, **options).run()
+
+
+@pytest.mark.parametrize("limit", [0.8, 0.5, 0.25, 0.1])
+def test_comes_within_five_percent_of_the_goal(limit: float) -> None:
+    found = search(World(), {"latency": limit})
+    assert found.point is not None
+    assert 0.95 * limit <= found.point.left["latency"] <= 1.01 * limit
+
+
+def test_trains_what_meets_the_goal() -> None:
+    found = search(World(), HALF)
+    assert found.point is not None
+    assert found.point.variant.trained
+
+
+def test_does_not_train_when_told_not_to() -> None:
+    world = World()
+    found = search(world, HALF, train=False)
+    assert found.point is not None
+    assert not any(one.trained for one in world.built)
+
+
+def test_takes_the_precision_that_needs_no_pruning() -> None:
+    found = search(World(), HALF, ("float32", "int8"))
+    assert found.point is not None
+    assert found.point.variant == Variant(0.0, "int8")
+    assert found.point.score == pytest.approx(0.999)
+
+
+def test_a_goal_that_nothing_comes_down_to_is_said_so_with_the_nearest() -> None:
+    found = search(World(end=1.0), {"latency": 0.1})
+    assert found.point is None
+    assert found.best is not None
+    assert found.best.variant.way >= 1.0
+    assert "goal" in found.reason
+
+
+def test_the_nearest_to_an_infeasible_goal_does_no_harm() -> None:
+    found = search(World(harm=1.0, end=1.0, allowed=0.02), {"latency": 0.1})
+    assert found.point is None
+    assert found.best is not None
+    assert not found.best.complaint
+    assert found.best.variant.way > 0
+
+
+def test_stops_trying_when_nothing_more_can_go() -> None:
+    world = World(end=1.0)
+    search(world, {"latency": 0.1})
+    assert len(world.built) <= 3
+
+
+def test_harm_beyond_the_gates_is_refused_with_the_fastest_that_does_none() -> None:
+    world = World(harm=1.0, allowed=0.02)
+    found = search(world, HALF)
+    assert found.point is None
+    assert found.best is not None
+    assert not found.best.complaint
+    assert 0.5 < found.best.left["latency"] < 1
+    assert "harm" in found.reason
+
+
+def test_without_a_goal_goes_as_far_as_the_gates_let_it() -> None:
+    world = World(harm=0.1, allowed=0.05)
+    found = search(world, {})
+    assert found.point is not None
+    # trained, 0.01 way² may be 0.05: way 2.24
+    assert 1.7 <= found.point.variant.way <= 2.24
+    assert not found.point.complaint
+
+
+def test_without_a_goal_and_any_harm_allowed_goes_to_the_end() -> None:
+    found = search(World(end=3.0), {})
+    assert found.point is not None
+    assert found.point.is_last
+
+
+def test_trains_only_where_nothing_passes_without() -> None:
+    world = World(harm=0.01, allowed=0.05)
+    search(world, {})
+    assert not [one for one in world.built if one.trained and one.way**2 * 0.01 <= 0.05]
+
+
+def test_without_channels_to_remove_only_precisions_are_tried() -> None:
+    world = World()
+    found = search(world, {"latency": 0.3}, ("float32", "int8"), prune=False)
+    assert found.point is None
+    assert {one.way for one in world.built} == {0.0}
+
+
+def test_no_variant_is_built_twice() -> None:
+    world = World(harm=1.0, allowed=0.02)
+    search(world, HALF, ("float32", "int8"))
+    assert len(world.built) == len(set(world.built))
+
+
+def test_a_variant_that_could_not_be_built_is_no_end() -> None:
+    def build(variants: Sequence[Variant]) -> list[Point]:
+        broken = {"latency": math.inf}
+        points = World()(variants)
+        return [
+            Point(one.variant, broken, -math.inf, math.inf, math.inf, "broken")
+            if one.variant.precision == "int8"
+            else one
+            for one in points
+        ]
+
+    found = Search(build, HALF, ("float32", "int8")).run()
+    assert found.point is not None
+    assert found.point.variant.precision == "float32"
+
+
+def test_front_holds_what_no_other_beats() -> None:
+    def point(latency: float, score: float) -> Point:
+        return Point(Variant(latency, "float32"), {"latency": latency}, score)
+
+    points = [point(1.0, 0.9), point(0.5, 0.8), point(0.6, 0.7), point(0.4, 0.85), point(0.3, 0.1)]
+    assert [one.left["latency"] for one in front(points)] == [0.3, 0.4, 1.0]
+
+
+def test_several_limits_are_all_met() -> None:
+    def build(variants: Sequence[Variant]) -> list[Point]:
+        return [
+            Point(one, {"latency": 0.5 ** (one.way / 2), "macs": 0.4**one.way}, 1 - one.way / 100) for one in variants
+        ]
+
+    found = Search(build, {"latency": 0.5, "macs": 0.4}, ("float32",), train=False).run()
+    assert found.point is not None
+    assert found.point.left["latency"] <= 0.5 * 1.01
+    assert found.point.left["macs"] <= 0.4
