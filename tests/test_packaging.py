@@ -103,6 +103,7 @@ def test_wheel_holds_both_packages(root: Path, tmp_path: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"graphopt", "graphopt_passes"}
     assert {"graphopt/py.typed", "graphopt_passes/py.typed"} <= set(names)
+    assert {f"graphopt/reporting/templates/{name}" for name in ("report.html.j2", "style.css")} <= set(names)
 
     code = "import graphopt, graphopt_passes; print(graphopt.__file__); print(graphopt_passes.__file__)"
     done = run(sys.executable, "-P", "-c", code, path=tmp_path / "site")

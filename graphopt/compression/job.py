@@ -93,7 +93,7 @@ class Job:
             self._check_limits(judge)
             self._workspace.claim(self._identity())
             stage.decision = (
-                f"{len(drawn.train):,} samples to learn from, {len(drawn.fit):,} of them to calibrate with, "
+                f"{len(drawn.train):,} samples to learn from, {drawn.fitted:,} of them to calibrate with, "
                 f"{len(drawn.choose):,} to choose by, {len(drawn.final):,} to judge by"
             )
             if judge.metric in (AGREEMENT, FIDELITY) and not drawn.is_synthetic:

@@ -130,6 +130,7 @@ class CompressionReport:
             "max_drop": _drop(self.settings),
             "metric": self.audit.metric,
             "metric_is_share": self.is_share,
+            "higher_is_better": self.is_better > 0,
             "samples": self.audit.samples,
             "limits": dict(self.limits),
             "before": self._costs(self.before, self.milliseconds, score.before, self.ops[0]),

@@ -41,11 +41,13 @@ class Samples:
         bound: The samples.
         slices: By name, a value for each.
         noise: Added to inputs of floats, as a share of their standard deviation.
+        order: Numbers of samples of which :attr:`dataset` consists, some of them several times; None for all, once.
     """
 
     bound: Bound
     slices: Mapping[str, Array] = dataclasses.field(default_factory=dict)
     noise: float = 0.0
+    order: Array | None = None
 
     def __len__(self) -> int:
         return len(self.bound)
@@ -91,17 +93,18 @@ class Samples:
                 feeds = [{**feed, LABELS: label} for feed, label in zip(feeds, labels, strict=True)]
             return Dataset(bound.name, bound.name, lambda _: {}, feeds=feeds)
         first = bound.gather(np.arange(1))
-        columns = {name: _column(bound, name, array) for name, array in first.items()}
+        order = np.arange(len(bound)) if self.order is None else self.order
+        columns = {name: _column(bound, name, array, order) for name, array in first.items()}
         if bound.labels is not None:
-            columns[LABELS] = Column.of(bound.labels)
+            columns[LABELS] = Column.of(bound.labels[order])
         return Dataset(bound.name, bound.name, lambda _: columns)
 
 
-def _column(bound: Bound, name: str, first: Array) -> Column:
+def _column(bound: Bound, name: str, first: Array, order: Array) -> Column:
     if name in bound.shared:
         return Column.of(np.asarray(first))
-    shape = (len(bound), *first.shape[1:])
-    return Column(shape, first.dtype, lambda rows: np.asarray(bound.gather(rows)[name]))
+    shape = (len(order), *first.shape[1:])
+    return Column(shape, first.dtype, lambda rows: np.asarray(bound.gather(order[rows])[name]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,6 +126,11 @@ class Drawn:
     final: Samples
     is_synthetic: bool
     notes: Sequence[str]
+
+    @property
+    def fitted(self) -> int:
+        """How many samples are calibrated with."""
+        return len(self.fit if self.fit.order is None else self.fit.order)
 
 
 def draw(
@@ -146,7 +154,7 @@ def draw(
         slices: Columns that hold slices.
         preprocess: What to do to the data of files.
         samples: To calibrate with; 0 for as many as are affordable.
-        balanced: Calibrate with as many samples of each class and slice as of any other, as far as they go.
+        balanced: Calibrate with as many samples of each class and slice as of any other, the rare ones several times.
         seed: Of the drawing.
 
     Raises:
@@ -170,7 +178,8 @@ def draw(
             "original has learnt from them, it looks better there than it is"
         )
     count = samples or _affordable(train)
-    fit = train.pick(_balanced(train, count, seed) if balanced else _random(train, count, seed))
+    chosen = _balanced(train, count, seed) if balanced and not train.bound.whole else None
+    fit = train.pick(_random(train, count, seed)) if chosen is None else dataclasses.replace(train, order=chosen)
     return Drawn(train, fit, choose, final, data is None, [*notes, *given.bound.notes])
 
 
@@ -228,18 +237,17 @@ def _random(samples: Samples, count: int, seed: int) -> Array:
     return np.random.default_rng(seed).permutation(len(samples))[: max(count, samples.bound.group)]
 
 
-def _balanced(samples: Samples, count: int, seed: int) -> Array:
-    """Samples drawn in turn from each class (and slice), so that the rare ones are all there."""
+def _balanced(samples: Samples, count: int, seed: int) -> Array | None:
+    """As many samples of each class (and slice) as of any other: the rare ones several times. None if all are alike."""
     labels = samples.labels
     keys = [values.astype(str) for values in samples.slices.values()]
     if labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu":
         keys.append(labels.astype(str))
     if not keys:
-        return _random(samples, count, seed)
+        return None
     joined = np.array(["\0".join(row) for row in zip(*keys, strict=True)])
-    order = np.random.default_rng(seed).permutation(len(samples))
-    turn = np.empty(len(samples), np.int64)
-    for one in np.unique(joined):
-        own = order[joined[order] == one]
-        turn[own] = np.arange(len(own))
-    return order[np.argsort(turn[order], kind="stable")][: max(count, samples.bound.group)]
+    groups = [np.flatnonzero(joined == one) for one in np.unique(joined)]
+    random = np.random.default_rng(seed)
+    each = -(-count // len(groups))
+    drawn = [np.resize(random.permutation(own), each) for own in groups]
+    return np.concatenate(drawn)[random.permutation(each * len(groups))]

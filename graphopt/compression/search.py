@@ -163,6 +163,8 @@ class Search:
         reached = self._reach()
         if not reached:
             nearest = max(self._all, key=lambda one: one.way(self._limits))
+            if nearest.complaint:
+                nearest = self._fastest(nearest.variant.way) or nearest
             return Choice(None, nearest, "nothing comes down to the goal", self._all)
         ranked = sorted(reached, key=lambda one: -one.score)
         if self._train and not all(one.variant.way == 0 for one in ranked[:1]):
@@ -245,7 +247,7 @@ class Search:
 
     def _gallop(self, farthest: float) -> None:
         """Goes farther in equal steps as long as it does no harm, or back until it does none; then halves the step."""
-        steps = [farthest * number / _FARTHEST for number in range(1, _FARTHEST + 1)]
+        steps = [round(farthest * number / _FARTHEST, 3) for number in range(1, _FARTHEST + 1)]
         first = self._precisions[0]
         raw = self._evaluate([Variant(way, first) for way in steps])
         ends = [number for number, one in enumerate(raw) if one.is_last]

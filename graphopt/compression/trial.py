@@ -209,6 +209,7 @@ class Context:
                 self.drawn.fit.dataset,
                 scheme=scheme,
                 optimize=False,
+                time=False,
                 seed=self.settings.seed,
                 provider=self.settings.provider,
                 threads=self.settings.threads,

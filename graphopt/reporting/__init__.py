@@ -1,1 +1,1 @@
-"""What reports have in common: pictures, and trackers that follow a run."""
+"""What reports have in common: pictures, trackers that follow a run, and a compression as HTML and Markdown."""

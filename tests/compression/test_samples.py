@@ -42,18 +42,21 @@ def test_as_a_dataset_samples_are_the_same(drawn: Drawn, digits: Path) -> None:
     np.testing.assert_array_equal(bound.labels, drawn.choose.labels)
 
 
-def test_balanced_samples_hold_all_of_the_rare(digits: Path) -> None:
+def test_balanced_samples_repeat_the_rare(digits: Path) -> None:
     data = dict(np.load(digits / "train.npz"))
     rare = np.flatnonzero(data["y"] == 3)[:12]
     rows = np.concatenate([np.flatnonzero(data["y"] != 3), rare])
     given = {name: array[rows] for name, array in data.items()}
     model = graphopt.load(digits / "model.onnx")
-    for balanced, expected in ((True, 12), (False, 5)):
-        fit = draw(given, digits / "test.npz", model, samples=200, balanced=balanced).fit
-        assert len(fit) == 200
-        assert fit.labels is not None
-        count = int((fit.labels == 3).sum())
-        assert count == 12 if balanced else count < expected
+    fit = draw(given, digits / "test.npz", model, samples=200, balanced=True).fit
+    bound = graphopt.datasets.bind(fit.dataset, model, samples=None)
+    assert np.bincount(bound.labels).tolist() == [20] * 10
+    x = np.concatenate([feeds["x"] for feeds in bound.batches(64)])
+    known = {one.tobytes(): label for one, label in zip(given["x"], given["y"], strict=True)}
+    assert [known[one.tobytes()] for one in x] == bound.labels.tolist()
+    plain = draw(given, digits / "test.npz", model, samples=200).fit
+    assert plain.labels is not None
+    assert (plain.labels == 3).sum() < 8
 
 
 def test_slices_go_with_their_samples(digits: Path) -> None:
