@@ -203,6 +203,7 @@ def open_session(
     arrays: Mapping[str, np.ndarray[Any, Any]] = {},
     faithful: bool = False,
     config: Mapping[str, str] = {},
+    device: int = 0,
 ) -> ort.InferenceSession:
     """Open a model for running.
 
@@ -219,6 +220,7 @@ def open_session(
         faithful: For comparing results: no approximate kernels, no prepacked second copy of the weights, threads
             that sleep when they wait, deterministic kernels.
         config: Further session configuration entries.
+        device: Number of the CUDA device; other providers have none.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
@@ -239,7 +241,7 @@ def open_session(
     values = [(key, to_ort_value(array)) for key, array in arrays.items()]
     if values:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(_PACKAGE))
-    providers = list(dict.fromkeys((name, "CPUExecutionProvider")))
+    providers = _providers(name, device)
     try:
         if optimization in ("extended", "all"):
             # These optimizers read initializers from the file that they claim to lie in, unless they are injected.
@@ -256,6 +258,14 @@ def open_session(
         raise EnvironmentProblem(f"{name} did not start for this model", hint=_INSTALL.get(name, ""))
     session.graphopt_initializers = values  # ONNX Runtime keeps only pointers into them
     return session
+
+
+def _providers(name: str, device: int) -> list[str | tuple[str, dict[str, str]]]:
+    """A provider, with its device if it has any, and the CPU to fall back to."""
+    cpu = "CPUExecutionProvider"
+    if name == cpu:
+        return [cpu]
+    return [(name, {"device_id": str(device)}) if name == "CUDAExecutionProvider" and device else name, cpu]
 
 
 def _register(options: Any, library: str) -> None:

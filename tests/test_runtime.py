@@ -133,3 +133,16 @@ def test_trim() -> None:
     )
     assert runtime.trim(ValueError()) == "ValueError"
     assert len(runtime.trim("a" * 1000)) == 500
+
+
+@pytest.mark.parametrize(
+    ("provider", "device", "expected"),
+    [
+        ("CPUExecutionProvider", 1, ["CPUExecutionProvider"]),
+        ("CUDAExecutionProvider", 0, ["CUDAExecutionProvider", "CPUExecutionProvider"]),
+        ("CUDAExecutionProvider", 1, [("CUDAExecutionProvider", {"device_id": "1"}), "CPUExecutionProvider"]),
+        ("DmlExecutionProvider", 1, ["DmlExecutionProvider", "CPUExecutionProvider"]),
+    ],
+)
+def test_the_device_of_a_provider_is_named(provider: str, device: int, expected: list[object]) -> None:
+    assert runtime._providers(provider, device) == expected

@@ -254,6 +254,7 @@ class Job:
             teaching,
             provider=self._provider,
             threads=self._threads,
+            device=self._device.index or 0,
             folder=lambda: self._teachers_folder,
             progress=self._progress,
         )

@@ -60,6 +60,7 @@ class Staff:
         teaching: See there.
         provider: Where they run.
         threads: Of ONNX Runtime.
+        device: Number of the CUDA device where they run.
         folder: Gives the folder for what they say; called if it is kept.
         progress: Called with the name of the step and the share of it that is done.
 
@@ -78,6 +79,7 @@ class Staff:
         *,
         provider: str,
         threads: int | None,
+        device: int,
         folder: Callable[[], Path],
         progress: Callable[[str, float | None], None],
     ) -> None:
@@ -87,6 +89,7 @@ class Staff:
         self._teaching = teaching
         self._provider = provider
         self._threads = threads
+        self._device = device
         self._folder = folder
         self._progress = progress
         self.cached = 0
@@ -131,7 +134,7 @@ class Staff:
             spare = {name for one, name in needs.numbered if one == -1 and any(name in own for own in known)}
             names = sorted(name for name in wanted if name in known[number] or name not in spare)
             if names:
-                found.append(Teacher(model, names, provider=self._provider, threads=threads))
+                found.append(Teacher(model, names, provider=self._provider, threads=threads, device=self._device))
         if len(found) < len(models):
             raise UsageError(
                 f"the loss asks nothing of {len(models) - len(found)} of {len(models)} teachers",

@@ -63,6 +63,7 @@ class Teacher:
         provider: str = "cpu",
         threads: int | None = None,
         custom_ops: Sequence[str] = (),
+        device: int = 0,
     ) -> None:
         """Opens a model; nodes that nothing in ``names`` needs are left out.
 
@@ -72,6 +73,7 @@ class Teacher:
             provider: ``cpu``, ``cuda``, ``auto``, or any other execution provider.
             threads: Intra-op threads; None leaves it to ONNX Runtime.
             custom_ops: Libraries of custom operators.
+            device: Number of the CUDA device.
 
         Raises:
             UsageError: The model has no such value; near names are listed.
@@ -94,11 +96,12 @@ class Teacher:
             threads=threads,
             custom_ops=custom_ops,
             config=_CONFIG,
+            device=device,
         )
         self.inputs = tuple(entry.name for entry in self._session.get_inputs())
         self.provider: str = self._session.get_providers()[0]
         on_cuda = self.provider == "CUDAExecutionProvider" and torch.cuda.is_available()
-        self._device = torch.device("cuda", 0) if on_cuda else torch.device("cpu")
+        self._device = torch.device("cuda", device) if on_cuda else torch.device("cpu")
         self._truths = {entry.name for entry in self._session.get_outputs() if entry.type == "tensor(bool)"}
         self._fixed = _fixed_batch([entry.shape for entry in self._session.get_inputs()])
 
