@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -73,7 +74,9 @@ def _ray(context: Context, workers: int) -> Iterator[Executor]:
             ray.init(address="auto", log_to_driver=False, logging_level="error")
         if not ray.is_initialized():
             ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="error")
-    remote = ray.remote(max_retries=_AGAIN, num_cpus=1)(trials.run)
+    # Ray would give each worker a single thread of linear algebra, whose sums differ from those of several.
+    as_here = {"env_vars": {"OMP_NUM_THREADS": str(os.cpu_count())}}
+    remote = ray.remote(max_retries=_AGAIN, num_cpus=1, runtime_env=as_here)(trials.run)
     try:
         yield lambda asked: _gathered(ray, [remote.remote(one) for one in asked])
     finally:

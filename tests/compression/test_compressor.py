@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import onnx
 import pytest
 
 import graphopt
+from graphopt.compression import executors
 from graphopt.compression.report import CompressionReport
+from graphopt.compression.trial import Outcome, Trial, run
 from graphopt.errors import Harmful, Infeasible, LimitReached, ModelError, UsageError
 from graphopt.lock import exclusive
 
@@ -262,3 +265,39 @@ def test_metadata_say_where_the_result_comes_from(digits: Path) -> None:
     kept = json.loads(model.metadata_props["graphopt.compress"])
     assert kept["original"] == report.provenance["original sha256"]
     assert kept["goal"] == "macs=0.5"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A local cluster of two workers."""
+    ray = pytest.importorskip("ray", reason="the extra graphopt[scale] is not installed")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_what_one_process_gives(digits: Path, table: Path, cluster: Any, tmp_path: Path) -> None:
+    alone, _ = compress(digits, goal="macs=0.5", latency_table=table)
+    beside, _ = compress(digits, goal="macs=0.5", latency_table=table, executor="ray", run_directory=tmp_path / "run")
+    assert contents(alone, tmp_path) == contents(beside, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_survived(
+    digits: Path, table: Path, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, _ = compress(digits, goal="macs=0.5", latency_table=table)
+    mark = tmp_path / "killed"
+
+    def dying(asked: Trial) -> list[Outcome]:
+        """Takes its own process down in the middle of the first trial that prunes."""
+        if asked.way > 0 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return run(asked)
+
+    monkeypatch.setattr(executors.trials, "run", dying)
+    beside, _ = compress(digits, goal="macs=0.5", latency_table=table, executor="ray", run_directory=tmp_path / "run")
+    assert mark.exists()
+    assert contents(alone, tmp_path) == contents(beside, tmp_path)
