@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import json
 import shlex
@@ -41,7 +42,7 @@ Examples:
   graphopt compress model.onnx --data digits --goal bytes=0.25 --class-drop 2 --skip quantize -o out.onnx
   graphopt compress model.onnx --goal latency=0.7 -o out.onnx                # without data: nothing is promised
 \b
-What was worked out stays in OUTPUT.run (or --run-directory) until the run succeeds: run the same command again and an
+What was worked out stays in OUTPUT.run (or --run-directory) until a run succeeds: give the same command again and an
 interrupted one goes on from there.
 \b
 Exit codes: as of all commands; 9 if the goal cannot be met within --max-drop and the gates, 10 if the result fails a
@@ -172,10 +173,12 @@ def command(
     Optimizes, prunes, refits, distils and quantizes; times variants on this machine and judges them on samples.
     """
     target = options.one_output(None, output)
-    folder = run_directory or target.with_name(f"{target.name}.run")
     writers = _writers(model, target, report)
     terminal = Terminal(as_json=as_json, quiet=quiet, verbose=verbose)
     own = {name: value for name, value in settings.items() if value not in (None, [], ())}
+    asked = json.dumps([str(model), goal, judged, own], sort_keys=True, default=str)
+    folders = target.with_name(f"{target.name}.run")
+    folder = run_directory or folders / hashlib.sha256(asked.encode()).hexdigest()[:8]
     with terminal.progress("load") as progress:
         result, found = graphopt.compress(
             model,
@@ -203,7 +206,7 @@ def command(
     for path in writers:
         terminal.show(f"wrote {path}")
     if found.is_met and run_directory is None:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folders, ignore_errors=True)
     elif not found.is_met:
         terminal.show(f"what was worked out is in {folder}")
     terminal.result({"input": str(model), "output": str(target) if is_written else None, **data})
@@ -232,10 +235,8 @@ def _writers(model: Path, target: Path, reports: Sequence[Path]) -> dict[Path, C
         io.check_target(path)
         taken.add(path.resolve())
         found[path] = _FORMATS[path.suffix.lower()]
-        if path.suffix.lower() == ".html" and not all(map(importlib.util.find_spec, ("jinja2", "matplotlib"))):
-            raise EnvironmentProblem(
-                "a page needs jinja2 and matplotlib", hint="Install them with: pip install 'graphopt[report]'."
-            )
+        if path.suffix.lower() == ".html" and importlib.util.find_spec("jinja2") is None:
+            raise EnvironmentProblem("a page needs jinja2", hint="Install it with: pip install 'graphopt[report]'.")
     return found
 
 
