@@ -204,6 +204,7 @@ def open_session(
     faithful: bool = False,
     config: Mapping[str, str] = {},
     device: int = 0,
+    profile: Path | None = None,
 ) -> ort.InferenceSession:
     """Open a model for running.
 
@@ -221,6 +222,7 @@ def open_session(
             that sleep when they wait, deterministic kernels.
         config: Further session configuration entries.
         device: Number of the CUDA device; other providers have none.
+        profile: Where a profile goes, without the date and ending that ONNX Runtime adds; none is taken if None.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
@@ -232,6 +234,9 @@ def open_session(
     options = _options(threads, optimization, faithful=faithful)
     for key, value in config.items():
         options.add_session_config_entry(key, value)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     for library in custom_ops:
         _register(options, library)
     if not isinstance(source, (Path, bytes)):

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import itertools
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Final
 import onnx_ir as ir
 
 from graphopt import io
+from graphopt.benchmark.profile import node_times
 from graphopt.compression import executors
 from graphopt.compression.choosing import Chooser
 from graphopt.compression.clock import Clock, Table
@@ -33,6 +35,8 @@ from graphopt.pruning.report import Size
 __all__ = ["Job"]
 
 _MEASURES: Final = ("macs", "params", "bytes")
+_INTEGERS: Final = re.compile("QLinear|QGemm|DynamicQuantize|.*Integer|MatMulNBits")
+"""Operators that compute with whole numbers."""
 
 
 class Job:
@@ -320,6 +324,7 @@ class Job:
             harm=self._harm,
             kept=self._kept(point),
             sensitivity=self._sensitivity,
+            layers=self._layers(path),
             flips=_flips(judge, audit, path),
             history=self._history(point),
             notes=self.notes,
@@ -340,6 +345,25 @@ class Job:
             group.name: (len(group.units), len(group.units) - len(removed.get(group.name, ())))
             for group in self._chooser.graph.groups
         }
+
+    def _layers(self, path: Path) -> list[dict[str, Any]]:
+        """What each node of both models takes, by the name it has in both."""
+        settings = self._settings
+        feeds = next(self._context.drawn.choose.batches(settings.batch))
+        running = {"provider": settings.provider, "threads": settings.threads}
+        before, after = (
+            {one.name: one for one in node_times(file, feeds, **running)} for file in (self._context.original, path)
+        )
+        return [
+            {
+                "name": name,
+                "op": (after.get(name) or before[name]).op,
+                "before_ms": before[name].milliseconds if name in before else None,
+                "after_ms": after[name].milliseconds if name in after else None,
+                "precision": "int8" if name in after and _INTEGERS.match(after[name].op) else "float",
+            }
+            for name in dict.fromkeys([*before, *after])
+        ]
 
     def _history(self, point: Point) -> list[dict[str, Any]]:
         if not point.variant.trained:

@@ -59,6 +59,7 @@ class CompressionReport:
         harm: By group, the estimated harm of each number of removed units.
         kept: By group, how many units there were and how many are left.
         sensitivity: What the removal of shares of groups does to the score.
+        layers: What each node takes, before and after.
         flips: Samples whose class changed most.
         history: Epochs of the distillation.
         notes: What a user should know.
@@ -81,6 +82,7 @@ class CompressionReport:
     harm: Mapping[str, Sequence[float]]
     kept: Mapping[str, tuple[int, int]]
     sensitivity: Sequence[Sensitivity]
+    layers: Sequence[Mapping[str, Any]]
     flips: Sequence[Mapping[str, Any]]
     history: Sequence[Mapping[str, Any]]
     notes: list[str]
@@ -154,6 +156,7 @@ class CompressionReport:
                 }
                 for name, (units, kept) in self.kept.items()
             ],
+            "layers": [dict(one) for one in self.layers],
             "points": [self._point(one, id(one) in on_front) for one in self.choice.points],
             "checks": [
                 dataclasses.asdict(one) | {"passed": one.passed, "unit": self._unit(one.name)}
