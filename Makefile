@@ -2,15 +2,16 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-DEMO_MODEL ?= models/silero_vad_16k_op15.onnx
-DEMO_SHAPES ?= --input-shape input:1,576 --input-shape state:2,1,128
 PYTEST_FLAGS ?= -n 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
-SOURCES := graphopt passes tests
+SOURCES := graphopt passes tests models
+
+# A command, as it would be typed, and what it does.
+shown = printf '$$ %s\n\n' '$(1)' && $(BIN)/$(1) && echo
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint format passes peers reproduce clean
@@ -18,15 +19,11 @@ SOURCES := graphopt passes tests
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(BASE) ## Optimize a real model, prove the result, time it
+demo: $(BASE) ## Compress a model of handwritten digits, prove the result, time it, show it as a page
 	@mkdir -p build
-	@echo '$$ graphopt optimize $(DEMO_MODEL) build/demo.onnx $(DEMO_SHAPES)'
-	@echo
-	@$(BIN)/graphopt optimize $(DEMO_MODEL) build/demo.onnx $(DEMO_SHAPES)
-	@echo
-	@echo '$$ graphopt bench $(DEMO_MODEL) build/demo.onnx $(DEMO_SHAPES)'
-	@echo
-	@$(BIN)/graphopt bench $(DEMO_MODEL) build/demo.onnx $(DEMO_SHAPES)
+	@$(call shown,graphopt compress models/digits.onnx --data digits:split=train --eval digits:split=test \
+		--goal latency=0.5 --max-drop 1 --skip distill --report build/report.html -o build/small.onnx)
+	@$(call shown,graphopt bench models/digits.onnx build/small.onnx)
 
 test: $(DEV) ## Run the default test suite
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
@@ -66,7 +63,7 @@ $(BIN)/python:
 
 # The stamps make the install happen once, and again when what is to be installed changes.
 $(BASE): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install -qq --constraint constraints.txt --editable .
+	$(PIP) install -qq --constraint constraints.txt --editable '.[data,report]'
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python

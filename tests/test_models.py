@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import runpy
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
+
+from graphopt import runtime
+from graphopt.datasets import open_dataset
 
 FOLDER = Path(__file__).parents[1] / "models"
 MANIFEST: list[dict[str, Any]] = tomllib.loads((FOLDER / "manifest.toml").read_text("utf-8"))["model"]
@@ -43,3 +49,18 @@ def test_entry_matches_its_file(entry: dict[str, Any]) -> None:
 @pytest.mark.parametrize("entry", MANIFEST, ids=lambda entry: str(entry["name"]))
 def test_licence_is_credited(entry: dict[str, Any]) -> None:
     assert f"`{entry['file']}`" in (FOLDER / "LICENSES.md").read_text("utf-8")
+
+
+def test_digits_are_known() -> None:
+    """The network of the demo is right on what it has not seen, and is the one that its builder trains."""
+    pytest.importorskip("sklearn.datasets")
+    columns = open_dataset("digits:split=test").columns(())
+    rows = np.arange(columns["y"].shape[0])
+    session = runtime.open_session(FOLDER / "digits.onnx")
+    found = session.run(None, {"image": columns["x"].read(rows)})[0].argmax(1)
+    assert (found == columns["y"].read(rows)).mean() > 0.99
+
+    weights = onnx.load(FOLDER / "digits.onnx").graph.initializer
+    sizes = [math.prod(weight.dims) for weight in weights if len(weight.dims) > 1]
+    builder = runpy.run_path(str(FOLDER / "builders" / "digits.py"))
+    assert sorted(sizes) == sorted(one.numel() for one in builder["build"]().parameters() if one.dim() > 1)

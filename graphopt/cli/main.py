@@ -17,7 +17,7 @@ import click
 
 from graphopt.errors import ExitCode, GraphoptError
 
-__all__ = ["COMMANDS", "cli", "main"]
+__all__ = ["COMMANDS", "cli", "complain", "main"]
 
 COMMANDS = {
     "optimize": "Rewrite a model, prove that it does the same job, save it.",
@@ -25,6 +25,7 @@ COMMANDS = {
     "prune": "Remove the channels that matter least, refit what is left.",
     "quantize": "Keep weights and activations in few bits, as far as outputs stay.",
     "distill": "Train a student on what its teachers say.",
+    "run": "Carry out a recipe: commands and their options in a file.",
     "validate": "Prove that two models do the same job.",
     "bench": "Time models against each other.",
     "inspect": "Say what a model is made of.",
@@ -131,13 +132,13 @@ def main(args: Sequence[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return ExitCode.INTERRUPTED
     except click.ClickException as error:
-        return _complain(error.format_message(), _usage_hint(error), error.exit_code)
+        return complain(error.format_message(), _usage_hint(error), error.exit_code)
     except GraphoptError as error:
-        return _complain(error.message, error.hint, error.exit_code)
+        return complain(error.message, error.hint, error.exit_code)
     except ImportError as error:
         if (error.name or "graphopt").startswith("graphopt"):
             raise
-        return _complain(str(error), "See 'graphopt doctor'.", ExitCode.ENVIRONMENT)
+        return complain(str(error), "See 'graphopt doctor'.", ExitCode.ENVIRONMENT)
     except BrokenPipeError:
         _give_up_stdout()
         return ExitCode.OK
@@ -145,13 +146,14 @@ def main(args: Sequence[str] | None = None) -> int:
         if error.errno not in _FULL or error.filename is not None:
             raise
         _give_up_stdout()
-        return _complain(f"cannot write the result to standard output: {error.strerror}", "", ExitCode.SAVE)
+        return complain(f"cannot write the result to standard output: {error.strerror}", "", ExitCode.SAVE)
     except MemoryError:
-        return _complain("out of memory", "", ExitCode.LIMIT)
+        return complain("out of memory", "", ExitCode.LIMIT)
     return result if isinstance(result, int) else ExitCode.OK
 
 
-def _complain(message: str, hint: str, code: int) -> int:
+def complain(message: str, hint: str, code: int) -> int:
+    """Says on stderr what is wrong, and what to do about it where that is known; returns the exit code."""
     color = False if os.environ.get("NO_COLOR") else None
     click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True, color=color)
     if hint:

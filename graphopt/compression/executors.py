@@ -8,6 +8,7 @@ is tried again.
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,9 +72,9 @@ def _ray(context: Context, workers: int) -> Iterator[Executor]:
     if own:
         # Started here unless a cluster is named the way Ray wants it named.
         with contextlib.suppress(ConnectionError):
-            ray.init(address="auto", log_to_driver=False, logging_level="error")
+            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         if not ray.is_initialized():
-            ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="error")
+            ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     # Ray would give each worker a single thread of linear algebra, whose sums differ from those of several.
     as_here = {"env_vars": {"OMP_NUM_THREADS": str(os.cpu_count())}}
     remote = ray.remote(max_retries=_AGAIN, num_cpus=1, runtime_env=as_here)(trials.run)

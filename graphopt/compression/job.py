@@ -350,7 +350,7 @@ class Job:
         """What each node of both models takes, by the name it has in both."""
         settings = self._settings
         feeds = next(self._context.drawn.choose.batches(settings.batch))
-        running = {"provider": settings.provider, "threads": settings.threads}
+        running: dict[str, Any] = {"provider": settings.provider, "threads": settings.threads}
         before, after = (
             {one.name: one for one in node_times(file, feeds, **running)} for file in (self._context.original, path)
         )

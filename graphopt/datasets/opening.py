@@ -32,7 +32,8 @@ def open_dataset(source: str | Path, *, preprocess: str | Mapping[str, object] =
     ``.txt``, ``.jsonl``, ``.jsonl.gz``   one sample a line; ``tokenizer=`` for models that take tokens
     ``module:function``                   **runs that code**: called without arguments, it gives a mapping of arrays or
                                           an iterable of feeds; modules in the current folder are found too
-    ``digits``                            8x8 images of digits that come with scikit-learn, (1797, 1, 8, 8) in [0, 1]
+    ``digits``                            8x8 images of digits that come with scikit-learn, (1797, 1, 8, 8) in [0, 1];
+                                          ``split=train`` are 70 % of them, ``split=test`` the others
     ``mnist``, ``fashion-mnist``          28x28 images in [0, 1], fetched once; ``split=test``; ``local=`` names a
                                           folder that has the files, should the web not
     ====================================  =============================================================================

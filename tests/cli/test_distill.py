@@ -27,11 +27,11 @@ from graphopt.datasets import bind
 from graphopt.distillation import plots
 from graphopt.distillation.augmentations import AUGMENTATIONS
 from graphopt.distillation.job import LOCK
-from graphopt.lock import exclusive
 from graphopt.distillation.losses import BALANCES, LOSSES
 from graphopt.distillation.recipe import KEYS
 from graphopt.distillation.schedule import SHAPES
 from graphopt.distillation.settings import OPTIMIZERS, PRECISIONS
+from graphopt.lock import exclusive
 from graphopt.reporting.tracking import TRACKERS
 
 ROOT = Path(__file__).parents[2]

@@ -85,7 +85,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_every_command_has_a_file() -> None:
-    helpers = {"__init__", "main", "options", "terminal"}
+    helpers = {"__init__", "main", "options", "recipes", "terminal"}
     assert {path.stem for path in Path(cli_main.__file__).parent.glob("*.py")} - helpers == set(COMMANDS)
 
 

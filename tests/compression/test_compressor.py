@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -271,7 +272,7 @@ def test_metadata_say_where_the_result_comes_from(digits: Path) -> None:
 def cluster() -> Iterator[Any]:
     """A local cluster of two workers."""
     ray = pytest.importorskip("ray", reason="the extra graphopt[scale] is not installed")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield ray
     ray.shutdown()
 

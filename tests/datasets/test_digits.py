@@ -29,9 +29,40 @@ def test_digits() -> None:
     assert next(bind("digits", half).batches())["i"].dtype == np.float16
 
 
+def test_split() -> None:
+    pytest.importorskip("sklearn.datasets")
+    found = {name: bind(f"digits{name}", MODEL, samples=None) for name in ("", ":split=train", ":split=test")}
+    pixels = {name: np.concatenate([feeds["i"] for feeds in bound.batches(500)]) for name, bound in found.items()}
+    labels = {name: np.asarray(bound.labels).tolist() for name, bound in found.items()}
+    keys = {
+        name: [(image.tobytes(), label) for image, label in zip(pixels[name], labels[name], strict=True)]
+        for name in found
+    }
+    assert [len(keys[name]) for name in found] == [1797, 1258, 539]
+    assert not set(keys[":split=train"]) & set(keys[":split=test"])
+    assert sorted(keys[":split=train"] + keys[":split=test"]) == sorted(keys[""])
+    assert min(np.bincount(labels[":split=test"])) > 40
+    assert labels[":split=test"][:12] == [
+        0,
+        1,
+        6,
+        0,
+        3,
+        6,
+        7,
+        8,
+        9,
+        1,
+        2,
+        8,
+    ]  # for good: models/digits.onnx saw the rest
+
+
 def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no multiple of 8"):
         open_dataset("digits:size=28")
+    with pytest.raises(UsageError, match="'split' cannot be 'valid'"):
+        open_dataset("digits:split=valid")
     with pytest.raises(UsageError, match="does not use the option 'tokenizer'"):
         open_dataset("digits:tokenizer=x")
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
