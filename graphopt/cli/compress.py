@@ -115,8 +115,8 @@ _NUMBER = click.FloatRange(min=0)
     multiple=True,
     callback=options.names,
     metavar="NAME",
-    help="What may be chosen: float32, int8, int8-dynamic, int8-weights, int4-weights. Repeatable. [default: float32, "
-    "int8]",
+    help="What may be chosen: float32, int8, int8-dynamic, int8-weights, int4-weights, float16. Repeatable. "
+    "[default: float32, int8]",
 )
 @click.option("--importance", metavar="NAME", help="Who goes first, as for prune.")
 @click.option("--keep", type=float, metavar="SHARE", help="Share of each group that stays whatever happens.")

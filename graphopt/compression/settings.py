@@ -22,8 +22,9 @@ PRECISIONS: Final[Mapping[str, str]] = {
     "int8-dynamic": "dynamic",
     "int8-weights": "weights-int8",
     "int4-weights": "weights-int4",
+    "float16": "convert-float16",
 }
-"""How numbers are kept, and the scheme of :func:`graphopt.quantize` that makes it so."""
+"""How numbers are kept, and the scheme of :func:`graphopt.quantize`, or the pass, that makes it so."""
 
 _DROP: Final = re.compile(r"(rel:)?\s*([0-9.eE+-]+)\s*(%?)")
 

@@ -204,6 +204,9 @@ class Context:
         def make() -> ir.Model:
             import graphopt
 
+            if scheme.startswith("convert-"):
+                converted: ir.Model = graphopt.optimize(path, passes=[scheme], provider=self.settings.provider)
+                return converted
             result: ir.Model = graphopt.quantize(
                 path,
                 self.drawn.fit.dataset,

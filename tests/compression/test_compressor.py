@@ -61,6 +61,14 @@ def test_quantizes_where_that_meets_the_goal(digits: Path) -> None:
     assert report.after.bytes / report.before.bytes <= 0.35
 
 
+@pytest.mark.parametrize(("precision", "share"), [("int8-weights", 0.95), ("float16", 0.55)])
+def test_other_precisions_can_be_asked_for(precision: str, share: float, digits: Path) -> None:
+    options: dict[str, Any] = {"skip": ["distill", "prune"], "precisions": [precision], "max_drop": 2}
+    _, report = compress(digits, goal={"bytes": share}, **options)
+    assert report.is_met
+    assert report.point.variant.precision == precision
+
+
 def test_distils_what_was_pruned(digits: Path) -> None:
     options = {"skip": ["quantize", "sensitivity"], "epochs": 2, "goal": "macs=0.2"}
     _, trained = compress(digits, **options)
