@@ -29,7 +29,7 @@ _SECTIONS = {
     "The data": ("data", "evaluation", "preprocess", "samples", "seed"),
     "How": (
         *("skip", "precisions", "importance", "keep", "exclude", "epochs", "learning_rate", "loss", "augment"),
-        "train_batch",
+        *("tune", "train_batch"),
     ),
     "Where it runs": ("provider", "threads", "batch", "latency_table", "executor", "workers", "run_directory"),
     "What is written": ("output", "report", "external_data", "best_effort"),
@@ -125,6 +125,12 @@ _NUMBER = click.FloatRange(min=0)
 @click.option("--learning-rate", type=float, metavar="RATE", help="Of distillation.")
 @click.option("--loss", metavar="SUM", help="Of distillation, as for distill.")
 @click.option("--augment", metavar="CHANGES", help="Of distillation, as for distill.")
+@click.option(
+    "--tune",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Try N settings of distillation first, in short runs; needs the extra tune.",
+)
 @click.option("--train-batch", type=_COUNT, metavar="N", help="Samples of a step of distillation.")
 @click.option("--batch", type=_COUNT, metavar="N", help="Samples of the run whose latency counts.")
 @click.option("--provider", metavar="EP", help="cpu, cuda, auto, or any that ONNX Runtime has.")

@@ -140,7 +140,7 @@ _SAMPLES = click.option(
     "--samples",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many to draw; else up to 2,048, or 256 MiB.",
+    help="How many to draw; else up to 2,048 (to quantize: 512), or 256 MiB.",
 )
 CUSTOM_OPS = click.option(
     "--custom-ops", type=click.Path(), multiple=True, metavar="LIBRARY", help="Custom-operator library. Repeatable."

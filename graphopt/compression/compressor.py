@@ -52,6 +52,7 @@ def compress(
     learning_rate: float = 1e-3,
     loss: str = "",
     augment: str = "",
+    tune: int = 0,
     train_batch: int = 64,
     batch: int = 1,
     provider: str = "cpu",
@@ -101,6 +102,8 @@ def compress(
         learning_rate: The highest of distillation.
         loss: Of distillation, see :func:`graphopt.distill`.
         augment: Of distillation, likewise.
+        tune: Trials that look for a better learning rate and loss before anything is distilled; each costs a third of
+            a distillation. Needs the extra ``tune``.
         train_batch: Samples of a step of distillation.
         batch: Samples of the run whose latency is measured.
         provider: Execution provider.
@@ -160,6 +163,7 @@ def compress(
         learning_rate=learning_rate,
         loss=loss,
         augment=augment,
+        tune=tune,
         batch=batch,
         train_batch=train_batch,
         provider=provider,

@@ -16,8 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Final, TypeAlias
 
-from graphopt.compression import trial as trials
-from graphopt.compression.trial import Context, Outcome, Trial
+from graphopt.compression.trial import Context, Outcome, Trial, run
 from graphopt.errors import EnvironmentProblem, LimitReached, UsageError
 from graphopt.pipeline.spec import close_match
 
@@ -31,21 +30,21 @@ _AGAIN: Final = 3  # times that a trial is tried whose process was killed
 
 @contextlib.contextmanager
 def _serial(context: Context, workers: int) -> Iterator[Executor]:
-    yield lambda asked: [trials.run(one, context) for one in asked]
+    yield lambda asked: [run(one, context) for one in asked]
 
 
 @contextlib.contextmanager
 def _processes(context: Context, workers: int) -> Iterator[Executor]:
     spawn = multiprocessing.get_context("spawn")
 
-    def run(asked: Sequence[Trial]) -> list[list[Outcome]]:
+    def run_all(asked: Sequence[Trial]) -> list[list[Outcome]]:
         found: dict[Trial, list[Outcome]] = {}
         for _ in range(_AGAIN):
             left = [one for one in asked if one not in found]
             if not left:
                 break
             with ProcessPoolExecutor(min(workers, len(left)), mp_context=spawn) as pool:
-                futures = {one: pool.submit(trials.run, one) for one in left}
+                futures = {one: pool.submit(run, one) for one in left}
                 for one, future in futures.items():
                     with contextlib.suppress(BrokenProcessPool):
                         found[one] = future.result()
@@ -57,7 +56,7 @@ def _processes(context: Context, workers: int) -> Iterator[Executor]:
             )
         return [found[one] for one in asked]
 
-    yield run
+    yield run_all
 
 
 @contextlib.contextmanager
@@ -77,7 +76,7 @@ def _ray(context: Context, workers: int) -> Iterator[Executor]:
             ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     # Ray would give each worker a single thread of linear algebra, whose sums differ from those of several.
     as_here = {"env_vars": {"OMP_NUM_THREADS": str(os.cpu_count())}}
-    remote = ray.remote(max_retries=_AGAIN, num_cpus=1, runtime_env=as_here)(trials.run)
+    remote = ray.remote(max_retries=_AGAIN, num_cpus=1, runtime_env=as_here)(run)
     try:
         yield lambda asked: _gathered(ray, [remote.remote(one) for one in asked])
     finally:

@@ -27,6 +27,7 @@ from graphopt.compression.report import CompressionReport, Stage
 from graphopt.compression.search import Choice, Point, Search, Variant
 from graphopt.compression.sensitivity import Sensitivity, sensitivities
 from graphopt.compression.trial import Context, Outcome, Trial
+from graphopt.compression.tuning import tuned
 from graphopt.errors import UsageError
 from graphopt.pruning.goal import Goal
 from graphopt.pruning.plan import digest_of, digest_of_weights
@@ -175,6 +176,7 @@ class Job:
             if self._chooser is None and chooser is not None:
                 self.notes.append("no channels can be removed: 'graphopt inspect --groups' says what holds them")
             self._measure_sensitivity()
+            self._tune()
             self._run = stack.enter_context(executors.opened(self._executor[0], context, self._executor[1]))
             search = Search(
                 self._evaluate,
@@ -255,6 +257,16 @@ class Job:
             if self._sensitivity:
                 worst = max(self._sensitivity, key=lambda one: one.harm)
                 stage.decision = f"{worst.group} matters most: {worst.told}"
+
+    def _tune(self) -> None:
+        """Settles how to distil, on what is pruned as far as is predicted to be needed."""
+        settings = self._settings
+        if not settings.tune or self._chooser is None or self._context.drawn.is_synthetic:
+            return
+        with self._stage("tune") as stage:
+            self._write_plans({1.0})
+            found = tuned(self._context, 1.0, settings.tune, self._progress)
+            stage.decision = f"learning rate {found['learning_rate']:.2g}, loss {found['loss']}"
 
     def _evaluate(self, variants: Sequence[Variant]) -> list[Point]:
         self._write_plans({one.way for one in variants if one.way > 0})

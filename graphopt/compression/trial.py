@@ -173,15 +173,16 @@ class Context:
             import graphopt
 
             settings, train = self.settings, self.drawn.train
+            tuned = self.workspace.read("tuned.json") or {}
             result, report = graphopt.distill(
                 self.optimized,
                 self.pruned(way),
                 train.dataset,
-                loss=settings.loss or None,
+                loss=tuned.get("loss", settings.loss or None),
                 augment=settings.augment,
                 epochs=settings.epochs or epochs_for(len(train), settings.train_batch),
                 batch=settings.train_batch,
-                learning_rate=settings.learning_rate,
+                learning_rate=tuned.get("learning_rate", settings.learning_rate),
                 seed=settings.seed,
                 provider=settings.provider,
                 threads=settings.threads,

@@ -38,7 +38,7 @@ def compare(
         threads: Intra-op threads.
 
     Raises:
-        NotEquivalent: The pruned model gives NaN or infinity where the original does not.
+        NotEquivalent: The result gives NaN or infinity where the original does not.
         ModelError: ONNX Runtime cannot run one of them.
     """
     running: dict[str, Any] = {"provider": provider, "threads": threads}
@@ -75,8 +75,9 @@ def _share(sums: Array) -> float:
 def _check_finite(name: str, expected: Array, got: Array) -> None:
     if np.isfinite(expected).all() and not np.isfinite(got).all():
         raise NotEquivalent(
-            f"output '{name}' of the pruned model is not finite where the original's is",
-            hint="Prune less, or without reconstruction; please report it if the original's weights are sound.",
+            f"output '{name}' of the result is not finite where the original's is",
+            hint="Prune less or without reconstruction, or quantize fewer layers; please report it if the original's "
+            "weights are sound.",
         )
 
 

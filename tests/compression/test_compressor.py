@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import multiprocessing
@@ -18,6 +19,8 @@ import pytest
 
 import graphopt
 from graphopt.compression import executors
+from graphopt.compression.gates import Audit, Limits
+from graphopt.compression.judging import Judge
 from graphopt.compression.report import CompressionReport
 from graphopt.compression.trial import Outcome, Trial, run
 from graphopt.errors import Harmful, Infeasible, LimitReached, ModelError, UsageError
@@ -78,6 +81,16 @@ def test_distils_what_was_pruned(digits: Path) -> None:
     assert trained.point.score >= raw.score
 
 
+def test_tunes_the_distillation_when_asked(digits: Path, tmp_path: Path) -> None:
+    options = {"skip": ["quantize", "sensitivity"], "epochs": 2, "tune": 2, "run_directory": tmp_path / "run"}
+    _, report = compress(digits, goal="macs=0.3", **options)
+    found = json.loads((tmp_path / "run" / "tuned.json").read_text())
+    assert 1e-4 <= found["learning_rate"] <= 1e-2
+    assert found["loss"].startswith("kd:temperature=")
+    assert 0 < found["score"] <= 1
+    assert any(stage.name == "tune" and found["loss"] in stage.decision for stage in report.stages)
+
+
 def test_infeasible_says_how_far_it_goes(digits: Path) -> None:
     with pytest.raises(Infeasible, match=r"infeasible: .*best that can be had") as caught:
         compress(digits, goal="macs=0.001", keep=0.5)
@@ -97,24 +110,15 @@ def test_best_effort_gives_the_best_without_an_error(digits: Path) -> None:
 
 
 def test_a_gate_that_fails_on_the_last_samples_is_harm(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphopt.compression import trial
+    real, seen = Judge.audit, list[Judge]()
 
-    monkeypatch.setattr(trial, "_close_call", lambda *_: "")
-    real = trial.Judge.audit
-    seen: list[Any] = []
-
-    def lenient(judge: Any, path: Path) -> Any:
-        import dataclasses
-
-        from graphopt.compression.gates import Limits
-
+    def lenient(judge: Judge, path: Path) -> Audit:
+        """The samples to choose by let everything pass; those to judge by do not."""
         seen.append(judge)
-        # the samples to choose by let everything pass; those to judge by do not
-        return real(
-            judge if judge.samples is not seen[0].samples else dataclasses.replace(judge, limits=Limits()), path
-        )
+        chooses = judge.samples is seen[0].samples
+        return real(dataclasses.replace(judge, limits=Limits()) if chooses else judge, path)
 
-    monkeypatch.setattr(trial.Judge, "audit", lenient)
+    monkeypatch.setattr(Judge, "audit", lenient)
     with pytest.raises(Harmful, match="harmful: accuracy") as caught:
         compress(digits, goal="macs=0.05", max_drop=0.01)
     assert caught.value.exit_code == 10
@@ -306,7 +310,7 @@ def test_a_worker_that_is_killed_is_survived(
             os.kill(os.getpid(), signal.SIGKILL)
         return run(asked)
 
-    monkeypatch.setattr(executors.trials, "run", dying)
+    monkeypatch.setattr(executors, "run", dying)
     beside, _ = compress(digits, goal="macs=0.5", latency_table=table, executor="ray", run_directory=tmp_path / "run")
     assert mark.exists()
     assert contents(alone, tmp_path) == contents(beside, tmp_path)

@@ -50,6 +50,7 @@ def test_balanced_samples_repeat_the_rare(digits: Path) -> None:
     model = graphopt.load(digits / "model.onnx")
     fit = draw(given, digits / "test.npz", model, samples=200, balanced=True).fit
     bound = graphopt.datasets.bind(fit.dataset, model, samples=None)
+    assert bound.labels is not None
     assert np.bincount(bound.labels).tolist() == [20] * 10
     x = np.concatenate([feeds["x"] for feeds in bound.batches(64)])
     known = {one.tobytes(): label for one, label in zip(given["x"], given["y"], strict=True)}

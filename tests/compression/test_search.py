@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ class World:
         return Point(variant, {"latency": latency}, 1 - lost, lost, 100 * lost, complaint, variant.way >= self.end)
 
 
-def search(world: World, limits: dict[str, float], precisions: Sequence[str] = ("float32",), **options: bool) -> Choice:
+def search(world: World, limits: dict[str, float], precisions: Sequence[str] = ("float32",), **options: Any) -> Choice:
     return Search(world, limits, precisions, **options).run()
 
 
