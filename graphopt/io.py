@@ -69,6 +69,10 @@ def _load(path: Path) -> ir.Model:
         data = _read(path)
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {str(path)!r}: {_reason(error)}") from None
+    if bytes(data[4:8]) == b"ORTM":
+        raise ModelError(
+            f"{path} is in ONNX Runtime's own format, which cannot be rewritten", hint="Give the ONNX model."
+        )
     external = ExternalFiles(path)
     try:
         model = proto.from_bytes(data, external)
@@ -90,7 +94,8 @@ def save(
     """Write a model to a file, atomically; the file may be the one it was loaded from.
 
     External data go to one file beside the model: ``NAME.data``, or ``NAME.1.data`` and so on while the model that
-    is replaced still needs that name. The data file of a replaced model is removed.
+    is replaced still needs that name. The data file of a replaced model is removed. A path that ends in ``.ort`` gets
+    ONNX Runtime's own format, for its small builds: see :mod:`graphopt.interop.ort_format`.
 
     Args:
         model: The model; not changed.
@@ -109,6 +114,13 @@ def save(
     target = Path(path).resolve()
     if str(target) in model.meta.get("graphopt.external", {}):
         raise SaveError(f"cannot write {str(target)!r}: the weights of the model lie in that file")
+    if target.suffix == ".ort":
+        from graphopt.interop.ort_format import to_ort_format
+
+        contents = to_ort_format(model)
+        with _explained(target):
+            _save_alone(target, [contents], mode)
+        return
     with _explained(target):
         wanted = external_data if external_data is not None else bool(model.meta.get("graphopt.external"))
         buffers = [] if wanted else proto.to_buffers(model)

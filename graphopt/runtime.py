@@ -205,6 +205,7 @@ def open_session(
     config: Mapping[str, str] = {},
     device: int = 0,
     profile: Path | None = None,
+    saved: Path | None = None,
 ) -> ort.InferenceSession:
     """Open a model for running.
 
@@ -223,6 +224,7 @@ def open_session(
         config: Further session configuration entries.
         device: Number of the CUDA device; other providers have none.
         profile: Where a profile goes, without the date and ending that ONNX Runtime adds; none is taken if None.
+        saved: Where ONNX Runtime saves the model as it has optimized it.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
@@ -237,6 +239,8 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
+    if saved is not None:
+        options.optimized_model_filepath = str(saved)
     for library in custom_ops:
         _register(options, library)
     if not isinstance(source, (Path, bytes)):
