@@ -7,7 +7,7 @@ import onnx_ir as ir
 from graphopt import walk
 from graphopt.proto.tails import Tail
 
-__all__ = ["Names", "label", "operator"]
+__all__ = ["Names", "key", "label", "operator"]
 
 
 class Names:
@@ -45,6 +45,11 @@ class Names:
 def operator(node: ir.Node) -> str:
     """The operator with its domain, where that is not ONNX's own."""
     return f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+
+
+def key(node: ir.Node) -> str:
+    """The operator as passes write it: ``domain::op`` outside ONNX's own domain."""
+    return f"{node._domain}::{node._op_type}" if node._domain else node._op_type
 
 
 def label(node: ir.Node) -> str:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 __all__ = ["Scope", "captures", "nodes", "scopes", "subgraphs", "within"]
 
-_HOLDERS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
+_GRAPH, _GRAPHS = ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +32,7 @@ class Scope:
 def subgraphs(node: ir.Node) -> Sequence[ir.Graph]:
     """The graphs that ``node`` holds in its attributes, not deeper."""
     # ``data`` is the plain dict inside; this runs for every node of every walk.
-    holders = [attribute for attribute in node.attributes.data.values() if attribute.type in _HOLDERS]
+    holders = [one for one in node._attributes.data.values() if one._type is _GRAPH or one._type is _GRAPHS]
     if not holders:
         return ()
     return [
@@ -52,7 +52,7 @@ def within(scope: Scope) -> Iterator[Scope]:
         inner = [
             Scope(graph, current.opset, current.function, node)
             for node in current.graph
-            if node.attributes
+            if node._attributes.data
             for graph in subgraphs(node)
         ]
         stack.extend(reversed(inner))

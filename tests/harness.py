@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from graphopt import proto
 from graphopt.pipeline import registry, runner
-from graphopt.pipeline.base import Context, Safety
+from graphopt.pipeline.base import Context, Safety, Target
 from graphopt.verify import structure
 
 __all__ = ["apply", "feeds", "fires", "lines", "misses", "parse", "run", "unchanged"]
@@ -36,11 +36,11 @@ def parse(text: str, weights: Mapping[str, Any] | None = None) -> ir.Model:
     return proto.from_proto(parsed)
 
 
-def apply(model: ir.Model, *specs: str) -> tuple[ir.Model, runner.RunStats, Context]:
+def apply(model: ir.Model, *specs: str, target: Target = Target.PORTABLE) -> tuple[ir.Model, runner.RunStats, Context]:
     """Runs passes on a copy of ``model``, checking the structure after every rewrite."""
     copy = proto.from_proto(proto.to_proto(model))
     runner.drop_initializer_inputs(copy)
-    context = Context(copy, explain=True)
+    context = Context(copy, target=target, explain=True)
     stats = runner.run(copy, registry.resolve(specs), context, check=structure.check)
     return copy, stats, context
 
@@ -100,6 +100,7 @@ def fires(
     *,
     count: int | None = None,
     sizes: Mapping[str, int] | None = None,
+    target: Target = Target.PORTABLE,
 ) -> ir.Model:
     """Asserts that the pass changes ``before`` into ``after`` and that the results stay the same.
 
@@ -112,15 +113,16 @@ def fires(
         after: The expected :func:`lines`; not compared if ``None``.
         count: The expected number of changes; at least one if ``None``.
         sizes: Values of symbolic dims for the numeric check.
+        target: Where the result must run.
     """
-    result, stats, context = apply(before, name)
+    result, stats, context = apply(before, name, target=target)
     pass_name = name.partition(":")[0]
     assert stats.counts[pass_name] == count if count is not None else stats.counts[pass_name] > 0, context.misses
     if after is not None:
         assert lines(result) == list(after)
     _same_interface(before, result)
     onnx.checker.check_model(proto.to_proto(result))
-    _, again, _ = apply(result, name)
+    _, again, _ = apply(result, name, target=target)
     assert not again.counts, f"not idempotent: {again.counts}"
     exact = registry.create(name).safety is Safety.EXACT
     for seed in range(3):
@@ -129,16 +131,16 @@ def fires(
     return result
 
 
-def unchanged(name: str, before: ir.Model) -> None:
+def unchanged(name: str, before: ir.Model, target: Target = Target.PORTABLE) -> None:
     """Asserts that the pass finds nothing to change."""
-    result, stats, _ = apply(before, name)
+    result, stats, _ = apply(before, name, target=target)
     assert not stats.counts
     assert lines(result) == lines(before)
 
 
-def misses(name: str, before: ir.Model) -> list[str]:
+def misses(name: str, before: ir.Model, target: Target = Target.PORTABLE) -> list[str]:
     """The reasons the pass gives for not applying; asserts that it changes nothing."""
-    result, stats, context = apply(before, name)
+    result, stats, context = apply(before, name, target=target)
     assert not stats.counts
     assert lines(result) == lines(before)
     return list(context.misses.get(name.partition(":")[0], {}))

@@ -12,7 +12,7 @@ windows of convolutions and poolings fit into symbolic extents.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
 import onnx_ir as ir
@@ -95,11 +95,45 @@ class Shapes:
         for value in values:
             self._facts.pop(value, None)
 
-    def assume(self, new: ir.Value, *, like: ir.Value) -> None:
-        """Let ``new`` have the facts of ``like``, which it is about to replace."""
-        fact = self._facts.get(like) or self._solve(like)
+    def gains(self, new: ir.Value, old: ir.Value) -> bool:
+        """Whether the rank of ``new`` is known while that of ``old``, which was asked for, is not."""
+        fact = self._facts.get(old)
+        return fact is not None and fact[1] is None and self.of(new) is not None
+
+    def forget_after(self, values: Iterable[ir.Value], holders: Callable[[ir.Node], Iterable[ir.Node]]) -> None:
+        """Drop what is known of ``values`` and of all that rests on them, so that it is found out anew.
+
+        Args:
+            values: Values of which more can be known now.
+            holders: A node and the nodes in whose subgraphs it lies.
+        """
+        self.forget(_affected(values, holders))
+
+    def assume(self, new: ir.Value, *, like: ir.Value, infer: bool = True) -> None:
+        """Let ``new`` have the facts of ``like``, which it is about to replace.
+
+        Args:
+            new: The value that stays.
+            like: The value that goes.
+            infer: Find out what is not known of ``like`` yet; without, only what is known passes on.
+        """
+        fact = self._facts.get(like) or (self._solve(like) if infer else UNKNOWN)
         if fact[1] is not None:
             self._facts[new] = fact
+
+    def supposing(self, same: Mapping[ir.Value, ir.Value], holders: Callable[[ir.Node], Iterable[ir.Node]]) -> Shapes:
+        """What would be known if each key were the value that it is mapped to.
+
+        Args:
+            same: Values, and those that they would be.
+            holders: A node and the nodes in whose subgraphs it lies.
+        """
+        affected = _affected(same, holders)
+        supposed = Shapes(self._model, believe_declared=self._believe_declared)
+        supposed._scopes, supposed._symbols, supposed._count = self._scopes, self._symbols, self._count
+        supposed._facts.update({value: fact for value, fact in self._facts.items() if value not in affected})
+        supposed._facts.update({key: self._facts.get(value) or self._solve(value) for key, value in same.items()})
+        return supposed
 
     def _solve(self, value: ir.Value) -> Fact:
         """Compute ``value`` and all it depends on: depth first, on a stack of our own."""
@@ -331,6 +365,19 @@ class Shapes:
         graph = node.graph
         imports = self._model.opset_imports if graph is None else self._opsets.get(graph, self._model.opset_imports)
         return imports.get(domain, 1)
+
+
+def _affected(values: Iterable[ir.Value], holders: Callable[[ir.Node], Iterable[ir.Node]]) -> set[ir.Value]:
+    """``values`` and what is computed from them, in subgraphs too."""
+    affected = set(values)
+    waiting = list(affected)
+    while waiting:
+        for reader in waiting.pop().consumers():
+            for holder in holders(reader):
+                fresh = [output for output in holder.outputs if output not in affected]
+                affected.update(fresh)
+                waiting += fresh
+    return affected
 
 
 def _dependencies(node: ir.Node) -> Sequence[ir.Value | None]:

@@ -7,6 +7,7 @@ arXiv 2010.03058), which a mean does not show. A gate is a limit to one kind of 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from graphopt.compression.metrics import METRICS, Metric, classes
 from graphopt.errors import UsageError
 
-__all__ = ["Audit", "Check", "Limits", "Part", "audit", "calibration_error", "flips", "probabilities"]
+__all__ = ["Audit", "Check", "Limits", "Part", "audit", "calibration_error", "flips", "has_nan", "probabilities"]
 
 Array = npt.NDArray[Any]
 
@@ -165,7 +166,7 @@ def audit(
     told: dict[str, list[Part]] = {}
     if labels is not None:
         checks += _overall(metric, before, after, labels, limits)
-        if _has_classes(before, labels):
+        if _has_classes(before, labels) and (labels >= 0).any():
             by_class = _by_class(before, after, labels)
             checks.append(_worst("worst class", by_class, limits.class_drop, limits.fewest, METRICS["accuracy"]))
             if before.ndim == 2:
@@ -173,10 +174,15 @@ def audit(
                 checks.append(Check("calibration error", old, new, new - old, limits.calibration))
         for name, values in (slices or {}).items():
             told[name] = _by_slice(metric, before, after, labels, values)
+            if not told[name]:
+                continue
             checks.append(_worst(f"worst slice of {name}", told[name], limits.slice_drop, limits.fewest, metric))
             checks.append(_gap(name, told[name], limits, metric))
         if noisy is not None:
             checks.append(_noise(metric, before, after, labels, noisy, limits))
+    if (lost := has_nan(after)).any():
+        share = float(lost.mean())
+        checks.append(Check("NaN", 0.0, share, share, 0.0))
     changed: list[int] = []
     if before.ndim == 2 and before.shape[1] > 1:
         order, share = flips(before, after, is_probability=is_probability)
@@ -199,6 +205,8 @@ def calibration_error(outputs: Array, labels: Array, *, is_probability: bool = F
     known = labels >= 0
     shares = probabilities(outputs[known], is_probability)
     confidence, right = shares.max(1), shares.argmax(1) == labels[known]
+    if np.isnan(confidence).any():
+        return float("nan")
     which = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     count = np.bincount(which, minlength=bins)
     off = np.bincount(which, confidence, bins) - np.bincount(which, right, bins)
@@ -221,6 +229,18 @@ def flips(before: Array, after: Array, *, is_probability: bool = False) -> tuple
     lost = probabilities(before, is_probability)[rows, old] - probabilities(after, is_probability)[rows, old]
     changed = np.flatnonzero(old != new)
     return changed[np.argsort(-lost[changed], kind="stable")], float((old != new).mean()) if len(old) else 0.0
+
+
+def has_nan(outputs: Array) -> Array:
+    """Which samples are NaN anywhere.
+
+    Args:
+        outputs: ``(N, ...)``.
+    """
+    if outputs.dtype.kind != "f":
+        return np.zeros(len(outputs), bool)
+    found: Array = np.isnan(outputs).any(tuple(range(1, outputs.ndim)))
+    return found
 
 
 def probabilities(outputs: Array, is_probability: bool) -> Array:
@@ -287,11 +307,18 @@ def _by_class(before: Array, after: Array, labels: Array) -> list[Part]:
 def _by_slice(metric: Metric, before: Array, after: Array, labels: Array, values: Array) -> list[Part]:
     if len(values) != len(before):
         raise UsageError(f"there are {len(values)} values of a slice and {len(before)} samples")
-    return [
+    kinds, which = np.unique(values, return_inverse=True)
+    if len(kinds) > max(_FEWEST, len(values) // 2):
+        raise UsageError(
+            f"there are {len(kinds):,} slices of {len(values):,} samples, which say nothing",
+            hint="Give a column of few values that repeat: round numbers, or sort them into ranges.",
+        )
+    parts = [
         Part(str(one), int(own.sum()), metric.score(before[own], labels[own]), metric.score(after[own], labels[own]))
-        for one in np.unique(values).tolist()
-        for own in [values == one]
+        for number, one in enumerate(kinds.tolist())
+        for own in [which == number]
     ]
+    return [part for part in parts if not math.isnan(part.before)]  # none of its labels count
 
 
 def _judged(parts: Sequence[Part], fewest: int) -> list[Part]:

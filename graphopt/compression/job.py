@@ -95,7 +95,7 @@ class Job:
             drawn = context.drawn
             self.notes += drawn.notes
             judge = context.chooser
-            self._check_limits(judge)
+            self._check_limits(judge, context.referee)
             self._workspace.claim(self._identity())
             stage.decision = (
                 f"{len(drawn.train):,} samples to learn from, {drawn.fitted:,} of them to calibrate with, "
@@ -119,12 +119,16 @@ class Job:
             "settings": dataclasses.asdict(self._settings),
         }
 
-    def _check_limits(self, judge: Judge) -> None:
+    def _check_limits(self, *judges: Judge) -> None:
         limits = self._settings.limits
         if self._context.drawn.is_synthetic and (limits.drop is not None or limits.relative_drop is not None):
             raise UsageError("without data nobody can say what the drop is", hint="Give data, or leave max-drop out.")
-        if not math.isfinite(judge.base):
-            raise UsageError(f"the {judge.metric.name} of the original is {judge.base}", hint="Check the labels.")
+        for judge in judges:
+            if not math.isfinite(judge.base):
+                raise UsageError(
+                    f"the {judge.metric.name} of the original is {judge.base} on {len(judge.samples):,} samples",
+                    hint="Check the labels: some of them must count.",
+                )
 
     def _optimized(self) -> ir.Model:
         import graphopt
@@ -297,7 +301,7 @@ class Job:
             left = dict.fromkeys((*_MEASURES, "latency"), math.inf)
         else:
             before = self.before
-            left = {name: getattr(outcome.size, name) / max(1, getattr(before, name)) for name in _MEASURES}
+            left = {name: _share(getattr(outcome.size, name), getattr(before, name)) for name in _MEASURES}
             left["latency"] = self._clock.share(self._context.variant(variant))
         return Point(
             variant, left, outcome.score, outcome.lost, outcome.drop, outcome.complaint, variant.way in self._ends
@@ -316,7 +320,7 @@ class Job:
         assert point is not None
         path = context.variant(point.variant)
         with self._stage("judge") as stage:
-            judge = context.judge(context.drawn.final)
+            judge = context.referee
             audit = judge.audit(path)
             stage.decision = "all gates passed" if audit.passed else f"failed: {audit.failed[0].name}"
         report = CompressionReport(
@@ -393,6 +397,11 @@ class Job:
             "seed": self._settings.seed,
             **environment(),
         }
+
+
+def _share(after: int, before: int) -> float:
+    """What is left; of nothing, all."""
+    return after / before if before else 1.0
 
 
 def _grouped(variants: Sequence[Variant]) -> list[tuple[tuple[float, bool], list[Variant]]]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from graphopt import runtime
-from graphopt.compression.gates import Audit, Limits, audit
+from graphopt.compression.gates import Audit, Limits, audit, has_nan
 from graphopt.compression.metrics import METRICS, Metric, metric
 from graphopt.compression.samples import Samples
 from graphopt.errors import ModelError, UsageError
@@ -27,7 +27,16 @@ _SUMS_TO_ONE: Final = 1e-3
 
 
 def _agreement(outputs: Array, expected: Array) -> float:
+    if not _has_classes(expected):
+        raise ModelError(
+            f"an output of the shape {list(expected.shape)} has no classes to agree on",
+            hint="Choose another output, or fidelity as the metric.",
+        )
     return float((outputs.argmax(-1) == expected.argmax(-1)).mean())
+
+
+def _has_classes(outputs: Array) -> bool:
+    return outputs.ndim >= 2 and outputs.shape[-1] > 1
 
 
 def _fidelity(outputs: Array, expected: Array) -> float:
@@ -105,13 +114,20 @@ class Judge:
         chosen = output or names[0]
         running = {"provider": provider, "threads": threads}
         before = outputs(original, samples, chosen, running, batch)
+        if (unknown := int(has_nan(before).sum())) > 0:
+            raise ModelError(
+                f"the model gives NaN as '{chosen}' for {unknown:,} of {len(before):,} samples, which cannot be judged",
+                hint="Leave these samples out, or judge another output.",
+            )
         found = _metric(name, samples, before)
         if samples.labels is not None and found not in (AGREEMENT, FIDELITY):
             found.score(before, samples.labels)  # says now what does not fit
         judge = cls(samples, found, limits, chosen, before, None, running, batch)
-        if limits.noise_drop is None:
-            return judge
-        return dataclasses.replace(judge, noisy=outputs(original, samples.noisy(_NOISE), chosen, running, batch))
+        if limits.noise_drop is not None:
+            noisy = outputs(original, samples.noisy(_NOISE), chosen, running, batch)
+            judge = dataclasses.replace(judge, noisy=noisy)
+        judge.compared(before, judge.noisy)  # says now what a limit lacks
+        return judge
 
     @property
     def truth(self) -> Array:
@@ -143,10 +159,17 @@ class Judge:
         Raises:
             ModelError: ONNX Runtime cannot run it.
         """
-        after = self.outputs(path)
         noisy = None
         if self.noisy is not None:
-            noisy = (self.noisy, outputs(path, self.samples.noisy(_NOISE), self.output, self.running, self.batch))
+            noisy = outputs(path, self.samples.noisy(_NOISE), self.output, self.running, self.batch)
+        return self.compared(self.outputs(path), noisy)
+
+    def compared(self, after: Array, noisy: Array | None) -> Audit:
+        """Compares what a model gives, and gives on noisy inputs if a limit needs that, with what the original does.
+
+        Raises:
+            UsageError: A limit needs what is not there.
+        """
         return audit(
             self.before,
             after,
@@ -154,7 +177,7 @@ class Judge:
             self.limits,
             metric=self.metric,
             slices=self.samples.slices,
-            noisy=noisy,
+            noisy=None if self.noisy is None or noisy is None else (self.noisy, noisy),
             is_probability=is_probability(self.before),
         )
 
@@ -199,5 +222,5 @@ def _metric(name: str, samples: Samples, before: Array) -> Metric:
             f"{name} needs labels, and the data have none",
             hint="Give labels as 'y', or leave the metric out: agreement with the original is judged then.",
         )
-    is_classes = before.ndim == 2 and before.shape[1] > 1 and before.dtype.kind == "f"
+    is_classes = before.ndim == 2 and _has_classes(before) and before.dtype.kind == "f"
     return AGREEMENT if is_classes else FIDELITY

@@ -51,17 +51,28 @@ def classes(outputs: Array, labels: Array) -> Array:
         raise ModelError(
             f"labels of the shape {list(labels.shape)} and type {labels.dtype} are no classes for outputs of the shape "
             f"{list(outputs.shape)}",
-            hint="Give one whole number a sample (or a token, or a pixel), or choose another metric.",
+            hint="Give one whole number a sample (or a token, or a pixel), or choose another metric or output.",
         )
     found: Array = outputs.argmax(axis)
     return found
 
 
 def _counted(outputs: Array, labels: Array) -> tuple[Array, Array]:
-    """Predicted and true classes, flat, without labels below 0."""
+    """Predicted and true classes, flat, without labels below 0.
+
+    Raises:
+        ModelError: The shapes do not fit, or there is no such class.
+    """
     found = classes(outputs, labels)
     known = labels >= 0
-    return found[known], labels[known]
+    truth = labels[known].astype(np.int64)  # bincount takes no uint64
+    count = outputs.shape[1 if outputs.ndim == 4 else -1]
+    if truth.max(initial=0) >= count:
+        raise ModelError(
+            f"there is a label {truth.max()}, and the output has {count} classes, which count from 0",
+            hint="Count labels from 0, and give a negative number to those that do not count.",
+        )
+    return found[known], truth
 
 
 def _accuracy(outputs: Array, labels: Array) -> float:
@@ -82,22 +93,28 @@ def _overlaps(outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
 def _f1(outputs: Array, labels: Array) -> float:
     """The mean over classes of 2 TP / (2 TP + FP + FN)."""
     right, told, there = _overlaps(outputs, labels)
-    return float((2 * right / (told + there)).mean())
+    return float((2 * right / (told + there)).mean()) if len(there) else float("nan")
 
 
 def _miou(outputs: Array, labels: Array) -> float:
     """The mean over classes of TP / (TP + FP + FN)."""
     right, told, there = _overlaps(outputs, labels)
-    return float((right / (told + there - right)).mean())
+    return float((right / (told + there - right)).mean()) if len(there) else float("nan")
 
 
 def _same_shape(outputs: Array, labels: Array) -> tuple[Array, Array]:
-    if outputs.size != labels.size:
+    fits = _without_ones(outputs) == _without_ones(labels)
+    if not fits or labels.dtype.kind not in "biuf" or outputs.dtype.kind not in "biuf":
         raise ModelError(
-            f"labels of the shape {list(labels.shape)} do not fit outputs of the shape {list(outputs.shape)}",
+            f"labels of the shape {list(labels.shape)} and type {labels.dtype} do not fit outputs of the shape "
+            f"{list(outputs.shape)} and type {outputs.dtype}",
             hint="Give a number for each number of the output.",
         )
     return outputs.astype(np.float64), labels.reshape(outputs.shape).astype(np.float64)
+
+
+def _without_ones(array: Array) -> list[int]:
+    return [len(array), *(size for size in array.shape[1:] if size != 1)]
 
 
 def _mae(outputs: Array, labels: Array) -> float:
@@ -149,5 +166,20 @@ def metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     if names_function(name):
-        return Metric(name, imported(name), is_share=False)
+        return Metric(name, _checked(name, imported(name)), is_share=False)
     raise UsageError(f"there is no metric '{name}'", hint=close_match(name, list(METRICS)))
+
+
+def _checked(name: str, function: Callable[..., Any]) -> Callable[[Array, Array], float]:
+    """A function of the user's that must give a number; what it raises is not caught."""
+
+    def score(outputs: Array, labels: Array) -> float:
+        found = function(outputs, labels)
+        try:
+            return float(found)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"{name} gives a {type(found).__name__}, which is no score", hint="Return one number: more is better."
+            ) from error
+
+    return score

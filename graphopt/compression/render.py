@@ -75,13 +75,17 @@ def _sizes(found: CompressionReport) -> RenderableType:
     left = found.point.left["latency"]
     rows = [
         ("latency", duration(found.milliseconds), duration(found.milliseconds * left), times(1 / left)),
-        ("weights", byte_size(before.bytes), byte_size(after.bytes), times(before.bytes / max(1, after.bytes))),
-        ("MACs", count(before.macs), count(after.macs), times(before.macs / max(1, after.macs))),
-        ("parameters", count(before.params), count(after.params), times(before.params / max(1, after.params))),
+        ("weights", byte_size(before.bytes), byte_size(after.bytes), _times(before.bytes, after.bytes)),
+        ("MACs", count(before.macs), count(after.macs), _times(before.macs, after.macs)),
+        ("parameters", count(before.params), count(after.params), _times(before.params, after.params)),
     ]
     for row in rows:
         table.add_row(*row)  # type: ignore[attr-defined]
     return table  # type: ignore[return-value]
+
+
+def _times(before: int, after: int) -> str:
+    return times(before / max(1, after)) if before else ""
 
 
 def _gates(found: CompressionReport) -> RenderableType:

@@ -109,7 +109,8 @@ class CompressionReport:
         score = self.audit.checks[0]
         unit = " points" if self.is_share else ""
         lost = f"{score.name} {self._told(score.before)} to {self._told(score.after)} ({-score.harm:+.2f}{unit})"
-        what = f"{self.speedup:.2f}x as fast, {self.before.bytes / max(1, self.after.bytes):.1f}x smaller, {lost}"
+        smaller = self.before.bytes / max(1, self.after.bytes) if self.before.bytes else 1.0
+        what = f"{self.speedup:.2f}x as fast, {smaller:.1f}x smaller, {lost}"
         if self.is_met:
             return what
         if self.choice.point is None:
@@ -199,7 +200,7 @@ class CompressionReport:
 
     def _unit(self, check: str) -> str:
         """What the harm of a gate is in."""
-        if check in ("flips", "calibration error") or check.endswith("relative"):
+        if check in ("flips", "calibration error", "NaN") or check.endswith("relative"):
             return "share"
         return "points" if self.is_share or check == "worst class" else ""
 

@@ -203,7 +203,12 @@ def _samples(source: Any, model: ir.Model, slices: Sequence[str], preprocess: st
     bound = bind(dataclasses.replace(dataset, columns=columns), model, samples=None)
     if not found:
         raise UsageError(f"{dataset.where}: whole feeds have no columns of slices", hint="Give arrays.")
-    short = [name for name, one in found.items() if not one.shape or one.shape[0] <= int(bound.rows[-1])]
+    short = [name for name, one in found.items() if one.shape and one.shape[0] <= int(bound.rows[-1])]
+    odd = [name for name, one in found.items() if len(one.shape) != 1]
+    if odd:
+        raise ModelError(
+            f"{dataset.where}: '{odd[0]}' has the shape {list(found[odd[0]].shape)}", hint="Give one value a sample."
+        )
     if short:
         raise ModelError(f"{dataset.where}: '{short[0]}' has no value for each sample")
     return Samples(bound, {name: np.asarray(one.read(bound.rows)) for name, one in found.items()})

@@ -70,6 +70,11 @@ class Point:
     complaint: str = ""
     is_last: bool = False
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether it could not be built, so that nothing was measured."""
+        return any(map(math.isinf, self.left.values()))
+
     def way(self, limits: Mapping[str, float]) -> float:
         """How far towards limits it has got, in logarithms: 1 meets the one that is farthest, just."""
         return min((_logarithm(self.left[name], limit) for name, limit in limits.items()), default=math.inf)
@@ -208,6 +213,7 @@ class Search:
         farthest = max(tried, key=lambda one: one.variant.way)
         if (
             tried[0].meets(self._limits)
+            or last.is_broken
             or self._is_close(last)
             or (farthest.is_last and not farthest.meets(self._limits))
         ):

@@ -26,6 +26,11 @@ PRECISIONS: Final[Mapping[str, str]] = {
 }
 """How numbers are kept, and the scheme of :func:`graphopt.quantize`, or the pass, that makes it so."""
 
+_FEWEST: Final[Mapping[str, int]] = {
+    "samples": 0, "epochs": 0, "tune": 0, "batch": 1, "train_batch": 1, "seed": 0,
+}  # fmt: skip
+"""Whole numbers, and the least that they can be."""
+
 _DROP: Final = re.compile(r"(rel:)?\s*([0-9.eE+-]+)\s*(%?)")
 
 
@@ -78,6 +83,16 @@ class Settings:
     provider: str = "cpu"
     threads: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.keep, int | float) or not 0 <= self.keep <= 1:
+            raise UsageError(f"keep={self.keep!r} is no share", hint="Give a number from 0 to 1.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise UsageError(f"a learning rate of {self.learning_rate} teaches nothing", hint="Give 0.001, say.")
+        for name, fewest in _FEWEST.items():
+            number = getattr(self, name)
+            if number < fewest:
+                raise UsageError(f"{name.replace('_', '-')} cannot be {number}", hint=f"Give {fewest} or more.")
 
 
 def limit_of_drop(given: float | str | None) -> tuple[float | None, float | None]:

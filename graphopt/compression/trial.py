@@ -139,6 +139,11 @@ class Context:
         return self.judge(self.drawn.choose)
 
     @functools.cached_property
+    def referee(self) -> Judge:
+        """The judge of the samples that nothing is chosen by."""
+        return self.judge(self.drawn.final)
+
+    @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of one run of one sample, or of as few as the model takes."""
         feeds = next(self.drawn.choose.batches(1))
@@ -281,6 +286,8 @@ def _judged(context: Context, variant: Variant, path: Path) -> Outcome:
     failed = audit.failed
     complaint = described(failed[0]) if failed else _close_call(first, judge, path)
     size = Size.of(io.load(path), context.shapes)
+    if not math.isfinite(after):
+        return Outcome(variant, size, -math.inf, math.inf, math.inf, complaint or f"{first.name}: {after}")
     return Outcome(variant, size, after * judge.metric.is_better, lost, first.harm, complaint)
 
 

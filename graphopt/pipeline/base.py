@@ -70,10 +70,13 @@ class Pass(abc.ABC):
     Attributes:
         name: Verb first, in kebab case; file, class and test are named after it.
         safety: The most that it may change.
+        needs: Operator types, ``domain::op`` outside ONNX's own domain, of which every place that it changes has at
+            least one. Where the model has none of them the pass does not run. Empty: it always does.
     """
 
     name: ClassVar[str]
     safety: ClassVar[Safety]
+    needs: ClassVar[frozenset[str]] = frozenset()
 
 
 class RulePass(Pass):
@@ -169,6 +172,15 @@ class Context:
         assert node.graph is not None
         return self._scopes[node.graph]
 
+    def holders(self, node: ir.Node) -> list[ir.Node]:
+        """``node`` and the nodes in whose subgraphs it lies, outwards."""
+        found: list[ir.Node] = []
+        inner: ir.Node | None = node
+        while inner is not None:
+            found.append(inner)
+            inner = self.scope(inner).owner
+        return found
+
     def opset(self, node: ir.Node) -> int:
         """The version of the operator set that defines ``node``; 0 if its domain is not imported."""
         return self.scope(node).opset.get(node.domain, 0)
@@ -194,10 +206,9 @@ class Context:
 
     def only_reader(self, value: ir.Value, reader: ir.Node) -> bool:
         """Whether ``reader`` reads ``value`` once and nothing else does, so that ``value`` may go away."""
-        if value.is_graph_output():
+        if len(value._uses) != 1 or value.is_graph_output():  # not uses(), which copies
             return False
-        uses = value.uses()
-        return len(uses) == 1 and next(iter(uses)).node is reader
+        return next(iter(value._uses)).node is reader
 
     def producer(self, value: ir.Value | None, *op_types: str, reader: ir.Node | None = None) -> ir.Node | None:
         """The node of ONNX's own domain that computes ``value``, if its type is among ``op_types``.
@@ -212,8 +223,9 @@ class Context:
             return None
         if reader is not None and (node.graph is not reader.graph or not self.only_reader(value, reader)):
             return None
-        if any(attribute.is_ref() for attribute in node.attributes.values()):
-            return None
+        for attribute in node._attributes.data.values():  # a plain loop: few things are asked more often
+            if attribute.is_ref():
+                return None
         return node
 
     def new_constant(
@@ -249,9 +261,15 @@ class Context:
         return value
 
     def adopt(self, nodes: Sequence[ir.Node]) -> None:
-        """Registers the subgraphs of nodes that are new, or moved, so that :meth:`scope` knows them."""
+        """Registers the subgraphs of nodes that are new, or moved, so that :meth:`scope` knows them.
+
+        A domain that is new to the model is imported at version 1, the only one that ONNX Runtime's own has.
+        """
         for node in nodes:
             outer = self.scope(node)
+            if node.domain and node.domain not in outer.opset:
+                owner = outer.function if outer.function is not None else self.model
+                owner.opset_imports[node.domain] = 1
             for graph in walk.subgraphs(node):
                 for scope in walk.within(walk.Scope(graph, outer.opset, outer.function, node)):
                     self._scopes[scope.graph] = scope

@@ -30,6 +30,7 @@ _FIVE_STEPS = """\
 1. **Write it**: `graphopt_passes/verb_noun.py` with one frozen dataclass `VerbNoun`, whose fields are its options.
    A local rewrite is a `RulePass`: `match` looks at one node, changes nothing, and returns a `Match`, a `Miss` with the
    reason, or `None`. A pass that needs the whole graph is a `GraphPass` and owns its mutation in `run`.
+   `needs` names operators of which there must be one, so that the pass costs nothing elsewhere.
    Its docstring has the headings of the entries below.
 2. **Declare it** in `CATALOGUE` in `graphopt_passes/__init__.py`: its name, its class, its presets. The order of the
    catalogue is the order in which presets run.

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from graphopt import collector
 from graphopt.errors import GraphoptError
+from graphopt.names import key
 from graphopt.pipeline.base import Context, GraphPass, Pass, RulePass, Safety
 from graphopt.rewrite.driver import Driver
 
@@ -66,6 +67,7 @@ def run(
     stages = _stages(passes, context, checked)
     last_change = dict.fromkeys(range(len(stages)), -1)
     changes = 0
+    operators = _Operators(context)
     with collector.paused():
         while stats.rounds < MAX_ROUNDS:
             stats.rounds += 1
@@ -74,6 +76,9 @@ def run(
                 if last_change[index] == changes or (changes != before and isinstance(stage, GraphPass) and stage.late):
                     continue
                 if isinstance(stage, GraphPass) and stage.safety is Safety.LOSSY and last_change[index] >= 0:
+                    continue
+                if isinstance(stage, GraphPass) and not operators.has_any(stage.needs, changes):
+                    last_change[index] = changes
                     continue
                 name = "rules" if isinstance(stage, Driver) else stage.name
                 if progress is not None:
@@ -89,13 +94,32 @@ def run(
     return stats
 
 
+class _Operators:
+    """The operator types of a model, looked at again only after it changed."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._found: frozenset[str] = frozenset()
+        self._changes = -1
+
+    def has_any(self, needs: frozenset[str], changes: int) -> bool:
+        """Whether the model, after so many changes, has any operator of ``needs``, if these are any."""
+        if not needs:
+            return True
+        if self._changes != changes:
+            self._found = frozenset(key(node) for scope in self._context.scopes() for node in scope.graph)
+            self._changes = changes
+        return not self._found.isdisjoint(needs)
+
+
 def _stages(passes: Sequence[Pass], context: Context, check: Callable[[str], None] | None) -> list[Driver | GraphPass]:
     rules = [one for one in passes if isinstance(one, RulePass)]
     stages: list[Driver | GraphPass] = []
+    driver: Driver | None = None
     for one in passes:
         if isinstance(one, GraphPass):
             stages.append(one)
-        elif not any(isinstance(stage, Driver) for stage in stages):
+        elif driver is None:
             driver = Driver(context, rules, check)
             driver.enqueue_all()
             stages.append(driver)

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from graphopt.errors import ModelError
 from graphopt.proto.carried import QUANTIZATION, TRAINING, TYPE, unknown
 from graphopt.proto.tails import Tail
-from graphopt.proto.tensors import RAW_DATA, BufferTensor, SparseTensor, byte_size, payload
+from graphopt.proto.tensors import RAW_DATA, BufferTensor, SparseTensor, TypedTensor, byte_size, payload
 from graphopt.proto.typeinfo import TypeWriter, encode_type
 from graphopt.proto.wire import Buffer, head, number, record, text, varint
 
@@ -248,7 +248,7 @@ class _Encoder:
         """The fields of a tensor under the given name; one buffer, unless the data are big."""
         if type(tensor) is BufferTensor:
             dims, field = tensor._shape._dims, tensor.field
-        elif place is None and type(tensor) is ir.serde.TensorProtoTensor:
+        elif place is None and type(tensor) is TypedTensor:
             return [_message(tensor, name)]
         else:
             dims, field = list(tensor.shape.numpy()), RAW_DATA
@@ -382,7 +382,7 @@ def _sparse(tensor: SparseTensor, name: str | None) -> bytes:
     return encoded + renamed
 
 
-def _message(tensor: ir.serde.TensorProtoTensor, name: str | None) -> bytes:
+def _message(tensor: TypedTensor, name: str | None) -> bytes:
     proto = tensor.raw
     props = tensor.metadata_props
     if props != {entry.key: entry.value for entry in proto.metadata_props}:

@@ -21,7 +21,7 @@ class _Signature:
     required: tuple[int, ...]
     max_inputs: int
     max_outputs: int
-    attributes: dict[str, int]
+    attributes: dict[str, ir.AttributeType]
     required_attributes: tuple[str, ...]
 
 
@@ -42,9 +42,10 @@ def check(model: ir.Model) -> None:
             if not 0 < version < _ABSURD and not node.domain:
                 raise _error(node, "it is of ONNX's own operators, of which the model imports no usable version")
             signature = _signature(node.op_type, version, node.domain)
-            if scope.function is None and any(one.is_ref() for one in node.attributes.data.values()):
-                raise _error(node, "an attribute of it refers to an attribute of a function, but it is in none")
-            if signature is not None and (node.domain, node.op_type) not in own:
+            for attribute in node._attributes.data.values():
+                if attribute.is_ref() and scope.function is None:
+                    raise _error(node, "an attribute of it refers to an attribute of a function, but it is in none")
+            if signature is not None and (not own or (node.domain, node.op_type) not in own):
                 _check_node(node, signature)
 
 
@@ -64,7 +65,7 @@ def _signature(op_type: str, version: int, domain: str) -> _Signature | None:
         tuple(index for index, formal in enumerate(schema.inputs) if formal.option == single),
         schema.max_input,
         schema.max_output,
-        {name: _number(attribute.type) for name, attribute in schema.attributes.items()},
+        {name: ir.AttributeType(_number(attribute.type)) for name, attribute in schema.attributes.items()},
         tuple(name for name, attribute in schema.attributes.items() if attribute.required),
     )
 
@@ -83,11 +84,10 @@ def _check_node(node: ir.Node, signature: _Signature) -> None:
             raise _error(node, f"its attribute '{name}' is missing")
     for name, attribute in node.attributes.data.items():
         wanted = signature.attributes.get(name)
-        if wanted is not None and attribute.type.value != wanted:
+        if wanted is not None and attribute._type != wanted:  # the property costs as much as all the rest
             if attribute.is_ref() and attribute.type == ir.AttributeType.UNDEFINED:
                 continue  # ONNX Runtime takes the type from the call of the function
-            right = ir.AttributeType(wanted).name
-            raise _error(node, f"attribute '{name}' is of type {attribute.type.name}, must be {right}")
+            raise _error(node, f"attribute '{name}' is of type {attribute.type.name}, must be {wanted.name}")
 
 
 def _error(node: ir.Node, what: str) -> ModelError:

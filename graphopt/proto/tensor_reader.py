@@ -12,7 +12,15 @@ import onnx_ir as ir
 from graphopt.errors import ModelError
 from graphopt.proto import objects
 from graphopt.proto.carried import keep_unknown, metadata
-from graphopt.proto.tensors import BIT_WIDTHS, LIKE_RAW, RAW_DATA, BufferTensor, SparseTensor, check_typed_data
+from graphopt.proto.tensors import (
+    BIT_WIDTHS,
+    LIKE_RAW,
+    RAW_DATA,
+    BufferTensor,
+    SparseTensor,
+    TypedTensor,
+    check_typed_data,
+)
 
 if TYPE_CHECKING:
     from graphopt.proto.typeinfo import TypeReader
@@ -112,7 +120,7 @@ class TensorReader:
     def _typed(self, proto: onnx.TensorProto, dims: tuple[int, ...]) -> ir.TensorProtocol:
         check_typed_data(proto, dims)
         if proto.data_type != ir.DataType.STRING:
-            return ir.serde.TensorProtoTensor(proto)
+            return TypedTensor(proto, self._types.static(dims))
         tensor = ir.serde.deserialize_tensor(proto)
         if self._has_unknown:
             keep_unknown(tensor, proto)

@@ -26,18 +26,21 @@ __all__ = [
     "BufferTensor",
     "ComputedTensor",
     "SparseTensor",
+    "TypedTensor",
     "byte_size",
     "check_typed_data",
     "payload",
 ]
 
 CHUNK = 1 << 24
+_KEPT = 1 << 16  # bytes that a tensor may keep beside its message
 RAW_DATA = 9
 
 # Bits an element; strings and undefined have none.
 BIT_WIDTHS: dict[int, int] = {
     int(dtype): dtype.bitwidth for dtype in ir.DataType if dtype not in {ir.DataType.UNDEFINED, ir.DataType.STRING}
 }
+_LITTLE_ENDIAN = {kind: ir.DataType(kind).numpy().newbyteorder("<") for kind, bits in BIT_WIDTHS.items() if bits >= 8}
 _D = ir.DataType
 # The field of a TensorProto that holds elements of a type when raw_data does not: ONNX, onnx.proto, TensorProto.
 _TYPED_FIELDS = {
@@ -121,11 +124,12 @@ class BufferTensor(_core.TensorBase):
 
     def numpy(self) -> npt.NDArray[Any]:
         """A read-only array over the bytes; only types of less than a byte are unpacked into new memory."""
-        shape = self._shape.numpy()
-        if self._dtype.bitwidth < 8:
+        shape: tuple[int, ...] = tuple(self._shape._dims)  # type: ignore[arg-type]
+        kind = _LITTLE_ENDIAN.get(self._dtype)
+        if kind is None:
             packed = np.frombuffer(self._raw, np.uint8)
             return ir.PackedTensor(packed, self._dtype, shape=shape).numpy()
-        return np.frombuffer(self._raw, self._dtype.numpy().newbyteorder("<")).reshape(shape)
+        return np.frombuffer(self._raw, kind).reshape(shape)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         array = self.numpy()
@@ -218,6 +222,55 @@ class SparseTensor(ComputedTensor):
         flat = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), dense.shape)
         dense.reshape(-1)[flat] = ir.serde.TensorProtoTensor(self.proto.values).numpy()
         return dense
+
+
+class TypedTensor(ir.serde.TensorProtoTensor):
+    """A tensor whose elements lie in a typed field of its message; is saved as it came.
+
+    Reading such a field takes long, and passes ask again and again: what is small is kept.
+
+    Args:
+        proto: The message, its data embedded.
+        shape: Its shape, frozen and static.
+    """
+
+    __slots__ = ("_contents", "_dtype", "_shape")
+
+    def __init__(self, proto: onnx.TensorProto, shape: ir.Shape) -> None:
+        super().__init__(proto)
+        self._dtype = ir.DataType(proto.data_type)
+        self._shape = shape
+        self._contents: npt.NDArray[Any] | None = None
+
+    @property
+    def dtype(self) -> ir.DataType:  # type: ignore[override]
+        """The element type."""
+        return self._dtype
+
+    @property
+    def shape(self) -> ir.Shape:  # type: ignore[override]
+        """The frozen shape."""
+        return self._shape
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self._shape._dims)  # type: ignore[arg-type]
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes."""
+        return byte_size(self._dtype, self._shape._dims)  # type: ignore[arg-type]
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """A read-only array."""
+        if self._contents is not None:
+            return self._contents
+        contents: npt.NDArray[Any] = super().numpy()
+        contents.flags.writeable = False
+        if contents.nbytes <= _KEPT:
+            self._contents = contents
+        return contents
 
 
 def byte_size(kind: int, dims: Iterable[int]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import onnx_ir as ir
 
 from graphopt.errors import UsageError
+from graphopt.names import key
 from graphopt.pipeline.base import Context, RulePass
 from graphopt.rewrite import edit
 from graphopt.rewrite.builder import Builder
@@ -41,25 +42,32 @@ class Driver:
         for rule in passes:
             for op_type in rule.ops:
                 self._index.setdefault(op_type, []).append(rule)
-        self._reach = max((rule.reach for rule in passes), default=1)
+        self._passes = tuple(passes)
+        self._present: set[str] = set()
+        self._asked: dict[str, list[RulePass]] = {}
+        self._reach = 1
         self._queue: collections.deque[ir.Node] = collections.deque()
         self._queued: set[ir.Node] = set()
+        self._everything = False
+        self._ahead: set[ir.Node] = set()
+        """Nodes that a look at everything has not come to yet, and with them all that rests on them."""
         self.counts: collections.Counter[str] = collections.Counter()
 
     def enqueue(self, nodes: Iterable[ir.Node]) -> None:
         """Asks for another look at ``nodes``."""
+        if self._everything:
+            return
         index, queued, queue = self._index, self._queued, self._queue
         for node in nodes:
-            domain = node._domain
-            key = f"{domain}::{node._op_type}" if domain else node._op_type
-            if key in index and node not in queued:
+            if key(node) in index and node not in queued:
                 queued.add(node)
                 queue.append(node)
 
     def enqueue_all(self) -> None:
         """Asks for a look at every node of the model."""
-        for scope in self._context.scopes():
-            self.enqueue(scope.graph)
+        self._everything = True
+        self._queue.clear()
+        self._queued.clear()
 
     def run(self) -> int:
         """Rewrites until nothing applies.
@@ -71,24 +79,47 @@ class Driver:
             UsageError: Passes undo each other for ever.
         """
         before = self.counts.copy()
+        if self._everything:
+            self._everything = False
+            for scope in self._context.scopes():
+                self.enqueue(scope.graph)
+            self._ahead = self._queued.copy()
+        self._present = {key(node) for scope in self._context.scopes() for node in scope.graph}
+        self._choose()
         budget = _FLOOR + _PER_NODE * sum(len(scope.graph) for scope in self._context.scopes())
         while self._queue:
             node = self._queue.popleft()
             self._queued.discard(node)
+            self._ahead.discard(node)
             if node.graph is not None and self._visit(node):
                 budget -= 1
                 if budget < 0:
                     raise _endless(self.counts - before)
         return self.counts.total() - before.total()
 
+    def _choose(self) -> None:
+        """Forgets which rules to ask, after new operator types arrived."""
+        self._asked.clear()
+        self._reach = max((rule.reach for rule in self._passes if self._has_needs(rule)), default=1)
+
+    def _has_needs(self, rule: RulePass) -> bool:
+        return not rule.needs or not self._present.isdisjoint(rule.needs)
+
+    def _rules(self, node: ir.Node) -> list[RulePass]:
+        """The rules that may apply at ``node`` in this model."""
+        operator = key(node)
+        found = self._asked.get(operator)
+        if found is None:
+            found = self._asked[operator] = [rule for rule in self._index[operator] if self._has_needs(rule)]
+        return found
+
     def _visit(self, node: ir.Node) -> bool:
         """Tries the rules at ``node`` in order; whether one was applied."""
-        key = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
         if edit.is_dead(node):
             return False
         if self._context.scope(node).function is not None and any(a.is_ref() for a in node.attributes.values()):
             return False
-        for rule in self._index[key]:
+        for rule in self._rules(node):
             verdict = rule.match(node, self._context)
             if isinstance(verdict, Miss):
                 self._context.note(rule.name, verdict)
@@ -110,7 +141,7 @@ class Driver:
         else:
             stand_ins, new_nodes = self._build(match)
         self._place(root, new_nodes, stand_ins)
-        dirty = self._redirect(root, stand_ins)
+        dirty = self._redirect(root, new_nodes, stand_ins)
         _, weakened = edit.erase_if_dead([root])
         dirty += new_nodes
         dirty += weakened
@@ -144,8 +175,14 @@ class Driver:
         if last is not None and last in new_nodes:
             last.name, root.name = root.name, None
         self._context.adopt(new_nodes)
+        arrived = {key(node) for node in new_nodes} - self._present
+        if arrived:
+            self._present |= arrived
+            self._choose()
 
-    def _redirect(self, root: ir.Node, stand_ins: Sequence[ir.Value | None]) -> list[ir.Node]:
+    def _redirect(
+        self, root: ir.Node, new_nodes: Sequence[ir.Node], stand_ins: Sequence[ir.Value | None]
+    ) -> list[ir.Node]:
         shapes = self._context.shapes_or_none
         readers: list[ir.Node] = []
         for old, new in _pairs(root, stand_ins):
@@ -157,16 +194,27 @@ class Driver:
                 if new.shape is None:
                     new.shape = old.shape
                 if shapes is not None:
-                    shapes.assume(new, like=old)
+                    shapes.assume(new, like=old, infer=new.producer() in new_nodes)
+                    if shapes.gains(new, old):
+                        shapes.forget_after([old], self._context.holders)
             readers += edit.redirect(old, new)
         return self._downstream(readers)
 
     def _downstream(self, nodes: list[ir.Node]) -> list[ir.Node]:
         found = dict.fromkeys(nodes)
-        edge = list(found)
+        edge = found
         for _ in range(self._reach - 1):
-            edge = [reader for node in edge for reader in node.successors() if reader not in found]
-            found.update(dict.fromkeys(edge))
+            edge = {
+                use.node: None
+                for node in edge
+                if node not in self._ahead
+                for output in node._outputs
+                for use in output._uses  # not successors(), which copies
+                if use.node not in found
+            }
+            if not edge:
+                break
+            found.update(edge)
         return list(found)
 
 

@@ -15,7 +15,10 @@ from graphopt.verify.tolerance import CLOSENESS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Facts"]
+__all__ = ["PRECISION", "Facts"]
+
+PRECISION: Final = "graphopt.precision"
+"""Where the ``meta`` of a model may say, by NumPy's or ml_dtypes' name, a coarser float type to compare in."""
 
 _STORAGE: Final = frozenset({"Cast", "CastLike", "DequantizeLinear", "Identity"})
 _NUMPY_NAME: Final = {
@@ -58,6 +61,7 @@ def _precision(model: ir.Model) -> str:
             types.update(value.dtype for value in node.inputs if value is not None and not _is_computed(value))
     names = [_NUMPY_NAME[kind] for kind in types if kind in _NUMPY_NAME]
     order = list(CLOSENESS)
+    names += [name for name in (model.meta.get(PRECISION),) if name is not None]
     return max(names, key=order.index, default="float32")
 
 

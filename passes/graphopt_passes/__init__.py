@@ -12,6 +12,7 @@ __all__ = ["CATALOGUE"]
 _CLEANUP = ("default", "exact", "cleanup", "ort-cpu", "ort-cuda")
 _EXACT = ("default", "exact", "ort-cpu", "ort-cuda")
 _NUMERIC = ("default", "ort-cpu", "ort-cuda")
+_ORT = ("ort-cpu", "ort-cuda")
 
 
 def _entry(class_name: str, module: str, presets: tuple[str, ...]) -> Entry:
@@ -38,6 +39,9 @@ CATALOGUE: dict[str, Entry] = {
     "eliminate-expand": _entry("EliminateExpand", "eliminate_expand", _CLEANUP),
     "eliminate-tile": _entry("EliminateTile", "eliminate_tile", _CLEANUP),
     "eliminate-split": _entry("EliminateSplit", "eliminate_split", _CLEANUP),
+    "eliminate-gather": _entry("EliminateGather", "eliminate_gather", _EXACT),
+    "eliminate-sequences": _entry("EliminateSequences", "eliminate_sequences", _EXACT),
+    "eliminate-scatter": _entry("EliminateScatter", "eliminate_scatter", _EXACT),
     "eliminate-where": _entry("EliminateWhere", "eliminate_where", _EXACT),
     "eliminate-neutral-operands": _entry("EliminateNeutralOperands", "eliminate_neutral_operands", _EXACT),
     "eliminate-added-zeros": _entry("EliminateAddedZeros", "eliminate_added_zeros", _NUMERIC),
@@ -47,8 +51,10 @@ CATALOGUE: dict[str, Entry] = {
     "eliminate-idempotents": _entry("EliminateIdempotents", "eliminate_idempotents", _EXACT),
     "eliminate-reductions": _entry("EliminateReductions", "eliminate_reductions", _NUMERIC),
     "sink-transposes": _entry("SinkTransposes", "sink_transposes", _NUMERIC),
+    "fuse-reshape-transpose": _entry("FuseReshapeTranspose", "fuse_reshape_transpose", _EXACT),
     "merge-transposes": _entry("MergeTransposes", "merge_transposes", _EXACT),
     "merge-reshapes": _entry("MergeReshapes", "merge_reshapes", _EXACT),
+    "sink-reshapes": _entry("SinkReshapes", "sink_reshapes", _NUMERIC),
     "merge-slices": _entry("MergeSlices", "merge_slices", _EXACT),
     "merge-concats": _entry("MergeConcats", "merge_concats", _EXACT),
     "merge-clips": _entry("MergeClips", "merge_clips", _NUMERIC),
@@ -73,6 +79,13 @@ CATALOGUE: dict[str, Entry] = {
     "fuse-layer-norm": _entry("FuseLayerNorm", "fuse_layer_norm", _NUMERIC),
     "fuse-rms-norm": _entry("FuseRMSNorm", "fuse_rms_norm", _NUMERIC),
     "fuse-attention": _entry("FuseAttention", "fuse_attention", ()),
+    "eliminate-nan-guard": _entry("EliminateNanGuard", "eliminate_nan_guard", _ORT),
+    "eliminate-repeated-heads": _entry("EliminateRepeatedHeads", "eliminate_repeated_heads", _NUMERIC),
+    "fuse-rotary-embedding": _entry("FuseRotaryEmbedding", "fuse_rotary_embedding", _ORT),
+    "fuse-multi-head-attention": _entry("FuseMultiHeadAttention", "fuse_multi_head_attention", _ORT),
+    "fuse-packed-attention": _entry("FusePackedAttention", "fuse_packed_attention", _ORT),
+    "fuse-skip-norm": _entry("FuseSkipNorm", "fuse_skip_norm", ("ort-cuda",)),
+    "convert-add-to-sum": _entry("ConvertAddToSum", "convert_add_to_sum", ("ort-cpu",)),
     "convert-einsum": _entry("ConvertEinsum", "convert_einsum", _NUMERIC),
     "convert-pow": _entry("ConvertPow", "convert_pow", _NUMERIC),
     "convert-reciprocal": _entry("ConvertReciprocal", "convert_reciprocal", _NUMERIC),
@@ -86,6 +99,10 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "remove-unused-initializers": _entry("RemoveUnusedInitializers", "remove_unused_initializers", _CLEANUP),
     "remove-unused-inputs": _entry("RemoveUnusedInputs", "remove_unused_inputs", ()),
+    "convert-opset": _entry("ConvertOpset", "convert_opset", ()),
+    "convert-float16": _entry("ConvertFloat16", "convert_float16", ()),
+    "convert-bfloat16": _entry("ConvertBFloat16", "convert_bfloat16", ()),
+    "convert-float32": _entry("ConvertFloat32", "convert_float32", ()),
     "drop-blocks": _entry("DropBlocks", "drop_blocks", ()),
     "prune-channels": _entry("PruneChannels", "prune_channels", ()),
     "sparsify-weights": _entry("SparsifyWeights", "sparsify_weights", ()),

@@ -60,6 +60,8 @@ class Expansion:
 
 def monomial(*values: ir.Value) -> Monomial:
     """The product of values."""
+    if len(values) == 1:
+        return frozenset([(values[0], 1.0)])
     return frozenset((value, float(count)) for value, count in collections.Counter(values).items())
 
 
@@ -119,7 +121,8 @@ def _expand(
         return None
     if value in known:
         return known[value]
-    number, tensor = context.scalar(value), context.constant(value)
+    tensor = context.constant(value)
+    number = None if tensor is None or tensor.size != 1 else context.scalar(value)
     node = None if is_symbol(value) else context.producer(value, *_FORMULAS)
     if number is not None and tensor is not None:
         known[value] = Expansion({_ONE: float(number)}, rank=len(tensor.shape))

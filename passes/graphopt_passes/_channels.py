@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ def batchnorm_affine(node: ir.Node, context: Context) -> tuple[Floats, Floats] |
     if len({one.shape for one in (scale, bias, mean, var)}) != 1 or scale.ndim != 1:
         return "the BatchNormalization statistics differ in shape"
     spread = var + node.attributes.get_float("epsilon", 1e-5)
-    if not np.all(spread > 0) or not np.all(np.isfinite(spread)):
+    if not (spread > 0).all() or not np.isfinite(spread).all():
         return "a BatchNormalization variance is not positive"
     scale = scale / np.sqrt(spread)
     return scale, bias - mean * scale
@@ -117,9 +118,8 @@ class Layers:
         """Rewrites the layers so that they give their result times ``scale`` plus ``shift``, each ``(C,)``."""
         if len(scale) != sum(self.channels):
             return "the channels do not fit"
-        ends = np.cumsum(self.channels).tolist()
         builds: list[Rewrite] = []
-        for node, count, end in zip(self.nodes, self.channels, ends, strict=True):
+        for node, count, end in zip(self.nodes, self.channels, itertools.accumulate(self.channels), strict=True):
             own = slice(end - count, end)
             build = scale_output_channels(node, scale[own], shift[own], context)
             if isinstance(build, str):
@@ -143,8 +143,6 @@ def layers_of(value: ir.Value | None, reader: ir.Node, context: Context) -> Laye
     nodes = [node for one in operands if (node := context.producer(one, *LINEAR_OPS)) is not None]
     if len(nodes) < len(operands) or not nodes:
         return None
-    if concat is not None and concat.attributes.get_int("axis", 1) != 1:
-        return None
     alone = all(context.only_reader(node.outputs[0], last) and node.graph is reader.graph for node in nodes)
     if not alone or (concat is not None and context.producer(value, reader=reader) is None):
         return "the convolution's result is read elsewhere"
@@ -153,6 +151,8 @@ def layers_of(value: ir.Value | None, reader: ir.Node, context: Context) -> Laye
     if refusal is not None:
         return refusal
     counts, ranks = zip(*(one for one in found if not isinstance(one, str)), strict=True)
+    if concat is not None and concat.attributes.get_int("axis", 1) not in (1, 1 - ranks[0]):
+        return None
     return Layers(nodes, counts, ranks[0], concat)
 
 
@@ -198,10 +198,10 @@ def scale_output_channels(linear: ir.Node, scale: Floats, shift: Floats, context
     if isinstance(old_bias, str):
         return old_bias
     old_weight = tensor.numpy()
-    weight = old_weight if np.all(scale == 1) else scaled(old_weight, _along_output(linear, scale, old_weight.shape))
+    weight = old_weight if (scale == 1).all() else scaled(old_weight, _along_output(linear, scale, old_weight.shape))
     with np.errstate(over="ignore"):
         bias = (old_bias * scale + shift).astype(old_weight.dtype.newbyteorder("="))
-    if not _keeps_precision(linear, old_weight, weight, scale) or not np.all(np.isfinite(bias)):
+    if not _keeps_precision(linear, old_weight, weight, scale) or not np.isfinite(bias).all():
         return "the scaled weights do not fit their type"
 
     def build(builder: Builder) -> list[ir.Value | None]:
@@ -241,8 +241,12 @@ def _beta(gemm: ir.Node) -> float:
 
 def scaled(weight: npt.NDArray[Any], factor: Floats) -> npt.NDArray[Any]:
     """``weight * factor`` in float64, stored in the weight's dtype; a slab at a time, to need little memory."""
+    kind = weight.dtype.newbyteorder("=")
+    if weight.size <= _SLAB:
+        with np.errstate(over="ignore"):
+            return (np.asarray(weight, np.float64) * factor).astype(kind)
     factor = np.broadcast_to(factor, weight.shape)
-    product = np.empty(weight.shape, weight.dtype.newbyteorder("="))
+    product = np.empty(weight.shape, kind)
     step = max(1, _SLAB * len(weight) // max(1, weight.size))
     with np.errstate(over="ignore"):
         for start in range(0, len(weight), step):
@@ -260,7 +264,7 @@ def _keeps_precision(linear: ir.Node, old: npt.NDArray[Any], new: npt.NDArray[An
         return True
     rows = _by_channel(linear, new, len(scale))
     largest = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0)).astype(np.float64)
-    if not np.all(np.isfinite(largest)):
+    if not np.isfinite(largest).all():
         return False
     fell = (largest < smallest_normal(new.dtype)) & (scale != 0)
     return not fell.any() or not np.abs(_by_channel(linear, old, len(scale))[fell]).max(initial=0) > 0

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from graphopt.pipeline.base import Context
 from graphopt_passes._shape_ops import axes, input_of, ints_attribute
 
-__all__ = ["RULES", "Move", "Permutation", "compose", "drops_axes", "inverse"]
+__all__ = ["BROADCAST", "RULES", "UNARY", "Move", "Permutation", "compose", "drops_axes", "inverse"]
 
 Permutation: TypeAlias = tuple[int, ...]
 """As a Transpose has it: axis ``i`` of the result is axis ``permutation[i]`` of the input."""
@@ -29,11 +29,13 @@ class Move:
         permutation: What its result must be transposed by to be what it was.
         attributes: Changed attributes.
         constants: Changed constant inputs, by place.
+        values: What else is to be read, by place.
     """
 
     permutation: Permutation
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     constants: Mapping[int, npt.NDArray[Any]] = dataclasses.field(default_factory=dict)
+    values: Mapping[int, ir.Value] = dataclasses.field(default_factory=dict)
 
 
 Rule: TypeAlias = Callable[[ir.Node, Permutation, Sequence[int], Context], "Move | None"]
@@ -98,6 +100,14 @@ def _axis(node: ir.Node, permutation: Permutation, moved: Sequence[int], context
         return None
     axis = node.attributes.get_int("axis", -1)
     if not -len(permutation) <= axis < len(permutation):
+        return None
+    return Move(permutation, {"axis": permutation[axis]})
+
+
+def _split(node: ir.Node, permutation: Permutation, moved: Sequence[int], context: Context) -> Move | None:
+    """The sizes of the parts stay."""
+    axis = node.attributes.get_int("axis", 0)
+    if tuple(moved) != (0,) or not -len(permutation) <= axis < len(permutation):
         return None
     return Move(permutation, {"axis": permutation[axis]})
 
@@ -190,24 +200,26 @@ def _slice(node: ir.Node, permutation: Permutation, moved: Sequence[int], contex
     return Move(permutation, constants={3: np.array(places, kind.dtype)})  # all bounds are of one type
 
 
-_UNARY: Final = (
+UNARY: Final = (
     "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Clip", "Cos",
     "Cosh", "DequantizeLinear", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf",
     "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu",
     "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh",
     "ThresholdedRelu",
 )  # fmt: skip
-_BROADCAST: Final = (
+"""Operators that compute on each element of their first input by itself."""
+BROADCAST: Final = (
     "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod",
     "Mul", "Or", "Pow", "Sub", "Sum", "Where", "Xor",
 )  # fmt: skip
+"""Operators that compute on each element of all their inputs, broadcast with each other."""
 _REDUCE: Final = (
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
     "ReduceSum", "ReduceSumSquare",
 )  # fmt: skip
 RULES: Final[Mapping[str, Rule]] = {
-    **dict.fromkeys(_UNARY, _unary),
-    **dict.fromkeys(_BROADCAST, _broadcast),
+    **dict.fromkeys(UNARY, _unary),
+    **dict.fromkeys(BROADCAST, _broadcast),
     **dict.fromkeys(_REDUCE, _reduce),
     "ArgMax": _search,
     "ArgMin": _search,
@@ -218,6 +230,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "LogSoftmax": _softmax,
     "Pad": _pad,
     "Slice": _slice,
+    "Split": _split,
     "Squeeze": _squeeze,
 }
 """By operator; what is not here reads its inputs as they are."""

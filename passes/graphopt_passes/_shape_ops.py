@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import onnx_ir as ir
 
 from graphopt.analysis.dims import Dim
 from graphopt.pipeline.base import Context
+from graphopt.rewrite.builder import Builder
 
-__all__ = ["FAR", "axes", "input_of", "ints_attribute", "is_shape_of", "numbers", "result_shape"]
+__all__ = [
+    "FAR",
+    "axes",
+    "constant_target",
+    "input_of",
+    "ints_attribute",
+    "is_shape_of",
+    "numbers",
+    "reshape",
+    "result_shape",
+]
 
 FAR = 2**31 - 1
 """Exporters write the largest 32-bit or 64-bit integer for "to the end"; no axis is that long."""
 
 _INTS = ir.AttributeType.INTS
+_INT64_MAX = (1 << 63) - 1
 
 
 def input_of(node: ir.Node, index: int) -> ir.Value | None:
@@ -70,3 +85,27 @@ def result_shape(node: ir.Node, context: Context) -> tuple[Dim, ...] | None:
     if known is None or source is None or context.shapes.of(source) is None:
         return None
     return context.shapes.of(node.outputs[0])
+
+
+def constant_target(before: tuple[Dim, ...] | None, after: tuple[Dim, ...] | None) -> list[int] | None:
+    """A Reshape target from ``before`` to ``after``, or ``None``."""
+    if before is None or after is None:
+        return None
+    open_axes = [axis for axis, dim in enumerate(after) if not isinstance(dim, int) or dim == 0]
+    target = [dim if isinstance(dim, int) else -1 for dim in after]
+    if max(target, default=0) > _INT64_MAX:
+        return None
+    if len(open_axes) <= 1:
+        return [dim or -1 for dim in target]
+    for axis in open_axes:
+        if axis >= len(before) or before[axis] != after[axis]:
+            return None
+        target[axis] = 0
+    return target
+
+
+def reshape(builder: Builder, source: ir.Value, target: Sequence[int]) -> ir.Value:
+    """Adds a Reshape to a constant target."""
+    if builder.context.opset(builder.root) < 5:
+        return builder.op("Reshape", [source], {"shape": target})
+    return builder.op("Reshape", [source, builder.constant(np.array(target, np.int64))])

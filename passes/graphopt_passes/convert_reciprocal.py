@@ -44,6 +44,7 @@ class ConvertReciprocal(RulePass):
     safety = Safety.NUMERIC
     ops = ("Mul",)
     reach = 4
+    needs = frozenset({"Reciprocal"})
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         for position, value in enumerate(node.inputs):

@@ -60,8 +60,8 @@ class DeduplicateInitializers(GraphPass):
             enclosing[scope.graph] = enclosing[outer] | {scope.graph}
             for value in scope.graph.initializers.values():
                 tensor = value.const_value
-                if tensor is not None and is_private(value) and not isinstance(tensor, SparseTensor):
-                    groups[tensor.dtype, tensor.shape.numpy()].append(value)
+                if tensor is not None and is_private(value) and type(tensor) is not SparseTensor:
+                    groups[tensor.dtype, tensor.shape.dims].append(value)
         twins = [twin for group in groups.values() if len(group) > 1 for twin in _twins(group, enclosing)]
         if not twins:
             return Outcome()
@@ -112,7 +112,7 @@ def _equal_contents(group: Sequence[ir.Value]) -> Iterator[list[ir.Value]]:
 
 def _bytes(tensor: ir.TensorProtocol) -> memoryview:
     """The contents, not copied where they lie in memory or in a mapped file."""
-    if isinstance(tensor, BufferTensor):
+    if type(tensor) is BufferTensor:
         return memoryview(tensor.raw)
     if tensor.dtype.bitwidth < 8:
         return memoryview(tensor.tobytes())

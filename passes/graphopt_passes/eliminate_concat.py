@@ -101,6 +101,8 @@ def _split(split: ir.Node, operands: list[ir.Value], axis: int, context: Context
 def _slices(first: ir.Node, operands: list[ir.Value], axis: int, context: Context) -> tuple[int, ir.Value | None]:
     """How many of the first ``operands`` are successive slices of all of a value, and which."""
     source, position = input_of(first, 0), 0
+    shape = context.shapes.of(source) if source is not None else None
+    length = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else FAR
     for count, operand in enumerate(operands, 1):
         node = context.producer(operand, "Slice")
         cut = None if node is None or input_of(node, 0) is not source else _cuts.read(node, context)
@@ -111,7 +113,7 @@ def _slices(first: ir.Node, operands: list[ir.Value], axis: int, context: Contex
             return 0, None
         if start != position or step != 1:
             return 0, None
-        if end >= FAR:
+        if end >= FAR or (isinstance(length, int) and end >= length > start):
             return count, source
         if end <= start:
             return 0, None

@@ -48,6 +48,7 @@ class EliminateExpand(RulePass):
     name = "eliminate-expand"
     safety = Safety.EXACT
     ops = ("Expand", *_BROADCASTING)
+    needs = frozenset({"Expand"})
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         source = input_of(node, 0)

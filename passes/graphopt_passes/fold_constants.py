@@ -15,6 +15,7 @@ from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
 from graphopt.rewrite import edit
 from graphopt.rewrite.match import Miss
 from graphopt_passes._evaluation import evaluate
+from graphopt_passes._moving import move
 
 __all__ = ["FoldConstants"]
 
@@ -274,6 +275,21 @@ def _batches(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
 def _evaluate(
     parts: list[_Part], opset: Mapping[str, int], context: Context
 ) -> Iterator[tuple[_Part, list[ir.TensorProtocol]]]:
+    """Computes parts, all that calculate in one session."""
+    calculated: list[_Part] = []
+    for part in parts:
+        moved = move(part.nodes, part.frontier, opset.get("", 0), context)
+        if moved is None:
+            calculated.append(part)
+        else:
+            yield part, moved
+    if calculated:
+        yield from _run(calculated, opset, context)
+
+
+def _run(
+    parts: list[_Part], opset: Mapping[str, int], context: Context
+) -> Iterator[tuple[_Part, list[ir.TensorProtocol]]]:
     """Runs parts in one session; if that fails, halves them until the part that cannot run stands alone."""
     nodes = [node for part in parts for node in part.nodes]
     wanted = [value for part in parts for value in part.frontier]
@@ -284,8 +300,8 @@ def _evaluate(
             context.note(FoldConstants.name, Miss("ONNX Runtime cannot compute it", nodes[0]))
             return
         middle = len(parts) // 2
-        yield from _evaluate(parts[:middle], opset, context)
-        yield from _evaluate(parts[middle:], opset, context)
+        yield from _run(parts[:middle], opset, context)
+        yield from _run(parts[middle:], opset, context)
         return
     for part in parts:
         yield part, [next(results) for _ in part.frontier]

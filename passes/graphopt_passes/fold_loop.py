@@ -46,6 +46,7 @@ class FoldLoop(GraphPass):
 
     name = "fold-loop"
     safety = Safety.EXACT
+    needs = frozenset({"Loop"})
 
     max_nodes: int = 32
 

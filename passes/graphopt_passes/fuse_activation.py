@@ -55,6 +55,7 @@ class FuseActivation(RulePass):
     safety = Safety.NUMERIC
     ops = ("Mul", "Div", "Clip")
     reach = 5
+    needs = frozenset({"Clip", "HardSigmoid", "Tanh"})
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         found = (_mish(node, context) if node.op_type == "Mul" else None) or _hard(node, context)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from graphopt.pipeline.base import Context, RulePass, Safety
 from graphopt.rewrite.builder import Builder
 from graphopt.rewrite.match import Match, Miss
+from graphopt_passes._attention import Scores, is_private, read
 from graphopt_passes._floats import AT_MOST_SINGLE
 
 __all__ = ["FuseAttention"]
@@ -75,55 +76,18 @@ class _Attention(NamedTuple):
 
 def _find(weights: ir.Node, v: ir.Value | None, context: Context) -> _Attention | str:
     """What the Softmax and ``v`` belong to, or why it is no attention."""
-    axis = weights.attributes.get("axis")
-    if axis is not None and axis.as_int() not in (-1, 3):
-        return "the Softmax is not over the last axis"
-    scores, scale, mask = _unmasked(weights, context)
-    product = context.producer(scores, "MatMul")
-    if scores is None or product is None:
-        return "the Softmax is not of a product"
-    q, of_q = _unscaled(product.inputs[0], context)
-    turned, of_k = _unscaled(product.inputs[1], context)
-    transpose = context.producer(turned, "Transpose")
-    if transpose is None or transpose.inputs[0] is None or q is None or v is None:
-        return "the keys are not transposed"
-    given = transpose.attributes.get("perm")
-    perm = tuple(given.as_ints()) if given is not None else ()
-    found = _Attention(q, transpose.inputs[0], (*perm[:-2], *perm[:-3:-1]), v, mask, scale * of_q * of_k)
-    return _refusal(weights, scores, turned, found, context) or found
+    scores = read(weights, context)
+    if isinstance(scores, str) or v is None:
+        return scores if isinstance(scores, str) else "the Softmax is not of a product"
+    if len(scores.masks) > 1:
+        return "more than one mask is added"
+    found = _Attention(scores.q, scores.k, scores.perm, v, next(iter(scores.masks), None), scores.scale)
+    return _refusal(weights, scores, found, context) or found
 
 
-def _unmasked(weights: ir.Node, context: Context) -> tuple[ir.Value | None, float, ir.Value | None]:
-    """The product below a Softmax, what it is multiplied by, and what is added."""
-    scores, factor = _unscaled(weights.inputs[0], context)
-    added = context.producer(scores, "Add")
-    if added is None or factor != 1.0:
-        return scores, factor, None
-    for place in (0, 1):
-        inner, scale = _unscaled(added.inputs[place], context)
-        if context.producer(inner, "MatMul") is not None:
-            return inner, scale, added.inputs[1 - place]
-    return scores, factor, None
-
-
-def _unscaled(value: ir.Value | None, context: Context) -> tuple[ir.Value | None, float]:
-    """A value without the multiplications by numbers that make it, and the product of these."""
-    factor = 1.0
-    while (node := context.producer(value, "Mul", "Div")) is not None:
-        places = (0, 1) if node.op_type == "Mul" else (1,)
-        found = [(node.inputs[1 - place], context.scalar(node.inputs[place])) for place in places]
-        rest = next(((one, float(number)) for one, number in found if number), None)
-        if rest is None:
-            break
-        value, factor = rest[0], factor * rest[1] if node.op_type == "Mul" else factor / rest[1]
-    return value, factor
-
-
-def _refusal(
-    weights: ir.Node, scores: ir.Value, turned: ir.Value | None, found: _Attention, context: Context
-) -> str | None:
+def _refusal(weights: ir.Node, scores: Scores, found: _Attention, context: Context) -> str | None:
     shapes = context.shapes
-    operands = [shapes.of(value) if value is not None else None for value in (found.q, turned, found.v)]
+    operands = [shapes.of(value) for value in (found.q, scores.turned, found.v)]
     q, k, v = (tuple(shape) if shape is not None and len(shape) == 4 else None for shape in operands)
     if q is None or k is None or v is None or not q[:2] == k[:2] == v[:2]:
         return "queries, keys and values are not known to have the same batch and heads"
@@ -138,24 +102,9 @@ def _refusal(
             return "the mask does not have the last two axes of the scores"
     if context.opset(weights) < 23:
         return "Attention came with opset 23"
-    if not _is_private(weights, scores, context):
+    if not is_private(scores.product, weights):
         return "an inner result is read elsewhere"
     return None
-
-
-def _is_private(weights: ir.Node, scores: ir.Value, context: Context) -> bool:
-    """Whether each result from the scores to the Softmax is read once, in one graph."""
-    value = scores
-    while True:
-        uses = value.uses()
-        if value.is_graph_output() or len(uses) != 1:
-            return False
-        reader = next(iter(uses)).node
-        if reader is weights:
-            return True
-        if reader.graph is not weights.graph:
-            return False
-        value = reader.outputs[0]
 
 
 def _build(builder: Builder, found: _Attention) -> ir.Value:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from graphopt.pipeline.base import Context, RulePass, Safety
 from graphopt.rewrite.match import Match, Miss
-from graphopt_passes._channels import Layers, affine_of, channel_vector, layers_of
+from graphopt_passes._channels import LINEAR_OPS, Layers, affine_of, channel_vector, layers_of
 
 __all__ = ["FuseConvAffine"]
 
@@ -45,6 +45,7 @@ class FuseConvAffine(RulePass):
     safety = Safety.NUMERIC
     ops = ("Mul", "Add", "Sub", "Div", "Neg")
     reach = 2
+    needs = frozenset(LINEAR_OPS)
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         if node.op_type == "Neg":

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from graphopt.pipeline.base import Context, RulePass, Safety
 from graphopt.rewrite.match import Match, Miss
-from graphopt_passes._channels import batchnorm_affine, layers_of
+from graphopt_passes._channels import LINEAR_OPS, batchnorm_affine, layers_of
 
 __all__ = ["FuseConvBatchNorm"]
 
@@ -43,14 +43,17 @@ class FuseConvBatchNorm(RulePass):
     safety = Safety.NUMERIC
     ops = ("BatchNormalization",)
     reach = 2
+    needs = frozenset(LINEAR_OPS)
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         layers = layers_of(node.inputs[0], node, context)
         if layers is None:
             return None
+        if isinstance(layers, str):
+            return Miss(layers, node)
         affine = batchnorm_affine(node, context)
-        if isinstance(layers, str) or isinstance(affine, str):
-            return Miss(str(affine) if isinstance(affine, str) else str(layers), node)
+        if isinstance(affine, str):
+            return Miss(affine, node)
         scaled = layers.scaled(*affine, context)
         if isinstance(scaled, str):
             return Miss(scaled, node)

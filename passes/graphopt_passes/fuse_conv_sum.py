@@ -53,6 +53,7 @@ class FuseConvSum(RulePass):
     safety = Safety.NUMERIC
     ops = ("Add",)
     reach = 2
+    needs = frozenset({"Conv"})
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         first, second = (context.producer(value, "Conv") for value in node.inputs)

@@ -58,6 +58,7 @@ class FuseGelu(RulePass):
     safety = Safety.NUMERIC
     ops = ("Add", "Div", "Mul")
     reach = 10
+    needs = frozenset(_GATES)
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         if context.opset(node) < _SINCE and not context.explain:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +15,9 @@ from graphopt_passes._algebra import Expansion, Polynomial, equal, expand, is_cl
 from graphopt_passes._floats import AT_MOST_SINGLE
 
 __all__ = ["FuseLayerNorm"]
+
+_SINCE: Final = 17
+"""Operator set that brought LayerNormalization."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +54,11 @@ class FuseLayerNorm(RulePass):
     safety = Safety.NUMERIC
     ops = ("Add", "Div", "Mul", "Sub")
     reach = 12
+    needs = frozenset({"ReduceMean"})
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
+        if context.opset(node) < _SINCE and not context.explain:
+            return None  # nobody asks why
         found = _find(node, context)
         if found is None or isinstance(found, Miss):
             return found
@@ -166,8 +172,8 @@ def _affine(polynomial: Polynomial, statistics: _Statistics) -> tuple[ir.Value |
 
 
 def _refusal(node: ir.Node, context: Context, whole: Expansion, statistics: _Statistics) -> str | None:
-    if context.opset(node) < 17:
-        return "LayerNormalization came with opset 17"
+    if context.opset(node) < _SINCE:
+        return f"LayerNormalization came with opset {_SINCE}"
     if not is_closed(whole.nodes | statistics.nodes, node):
         return "an inner result is read elsewhere"
     if max(whole.rank, statistics.rank) > (context.shapes.rank(statistics.x) or 0):

@@ -42,6 +42,7 @@ class FuseMatMulAdd(RulePass):
     name = "fuse-matmul-add"
     safety = Safety.NUMERIC
     ops = ("Add",)
+    needs = frozenset({"MatMul"})
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         misses: list[str] = []

@@ -54,6 +54,7 @@ class FuseMatMulAffine(RulePass):
     safety = Safety.NUMERIC
     ops = ("Mul", "Div", "Add", "Sub", "BatchNormalization")
     reach = 3
+    needs = frozenset({"MatMul"})
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         if context.opset(node) < 7:

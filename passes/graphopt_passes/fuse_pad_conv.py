@@ -50,6 +50,7 @@ class FusePadConv(RulePass):
     safety = Safety.NUMERIC
     ops = ("Conv", "AveragePool", "MaxPool")
     reach = 2
+    needs = frozenset({"Pad"})
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         pad = context.producer(node.inputs[0], "Pad")

@@ -47,6 +47,7 @@ class FuseReduceReshape(RulePass):
     name = "fuse-reduce-reshape"
     safety = Safety.EXACT
     ops = ("Squeeze", "Unsqueeze", "Flatten", "Reshape")
+    needs = frozenset({*_REDUCTIONS, *_SEARCHES})
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         reduction = context.producer(input_of(node, 0), *_REDUCTIONS, *_SEARCHES)

@@ -48,6 +48,7 @@ class FuseRMSNorm(RulePass):
     safety = Safety.NUMERIC
     ops = ("Div", "Mul")
     reach = 10
+    needs = frozenset({"ReduceMean"})
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         if context.opset(node) < 23:

@@ -43,6 +43,7 @@ class FuseSliceSqueeze(RulePass):
     name = "fuse-slice-squeeze"
     safety = Safety.EXACT
     ops = ("Squeeze",)
+    needs = frozenset({"Slice"})
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         inner = context.producer(input_of(node, 0), "Slice")

@@ -55,6 +55,7 @@ class FuseSpaceDepth(RulePass):
     safety = Safety.NUMERIC
     ops = ("Reshape", "Concat", "Conv")
     reach = 5
+    needs = frozenset({"Transpose", "Slice"})
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         if node.op_type == "Conv":

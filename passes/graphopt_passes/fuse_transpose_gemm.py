@@ -38,6 +38,7 @@ class FuseTransposeGemm(RulePass):
     name = "fuse-transpose-gemm"
     safety = Safety.NUMERIC
     ops = ("Gemm",)
+    needs = frozenset({"Transpose"})
 
     def match(self, node: ir.Node, context: Context) -> Match | Miss | None:
         inputs = list(node.inputs)

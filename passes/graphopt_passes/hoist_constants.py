@@ -36,6 +36,7 @@ class HoistConstants(GraphPass):
 
     name = "hoist-constants"
     safety = Safety.EXACT
+    needs = frozenset({"Constant"})
 
     def run(self, model: ir.Model, context: Context) -> Outcome:
         count = 0

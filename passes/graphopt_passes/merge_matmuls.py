@@ -47,6 +47,7 @@ class MergeMatMuls(GraphPass):
 
     name = "merge-matmuls"
     safety = Safety.NUMERIC
+    needs = frozenset({"MatMul"})
 
     def run(self, model: ir.Model, context: Context) -> Outcome:
         touched: list[ir.Node] = []

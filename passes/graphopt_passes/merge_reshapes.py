@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +11,15 @@ from graphopt.analysis.dims import Dim, lower_bound
 from graphopt.pipeline.base import Context, RulePass, Safety
 from graphopt.rewrite.builder import Builder
 from graphopt.rewrite.match import Match, Miss
-from graphopt_passes._shape_ops import axes, input_of, ints_attribute, numbers, result_shape
+from graphopt_passes._shape_ops import (
+    axes,
+    constant_target,
+    input_of,
+    ints_attribute,
+    numbers,
+    reshape,
+    result_shape,
+)
 
 __all__ = ["MergeReshapes"]
 
@@ -69,12 +76,12 @@ class MergeReshapes(RulePass):
             return Match(node, build=lambda builder: [builder.like(node, [source, *node.inputs[1:]])])
         if node.op_type == inner.op_type and node.op_type in ("Squeeze", "Unsqueeze"):
             return _same_twice(node, inner, source, context)
-        target = _constant_target(before, after)
+        target = constant_target(before, after)
         if target is None:
             return Miss("no constant target gives the result's shape", node)
         if not context.only_reader(inner.outputs[0], node):
             return Miss("the inner result is read elsewhere", node)
-        return Match(node, build=lambda builder: [_reshape(builder, source, target)])
+        return Match(node, build=lambda builder: [reshape(builder, source, target)])
 
 
 def _keeps_order(node: ir.Node, context: Context) -> bool:
@@ -130,12 +137,6 @@ def _places(node: ir.Node, counted: ir.Value, context: Context) -> tuple[int, ..
     return None if rank is None else tuple(at % rank for at in named)
 
 
-def _reshape(builder: Builder, source: ir.Value, target: Sequence[int]) -> ir.Value:
-    if builder.context.opset(builder.root) < 5:
-        return builder.op("Reshape", [source], {"shape": target})
-    return builder.op("Reshape", [source, builder.constant(np.array(target, np.int64))])
-
-
 def _target(node: ir.Node, context: Context) -> tuple[Dim, ...] | None:
     given = input_of(node, 1)
     return ints_attribute(node, "shape") if given is None else numbers(given, context)
@@ -167,23 +168,3 @@ def _target_fits(node: ir.Node, before: tuple[Dim, ...] | None, context: Context
     if before is None or between is None or copied[-1] >= min(len(before), len(between)):
         return False
     return all(before[axis] == between[axis] for axis in copied)
-
-
-_INT64_MAX = (1 << 63) - 1
-
-
-def _constant_target(before: tuple[Dim, ...] | None, after: tuple[Dim, ...] | None) -> list[int] | None:
-    """A Reshape target from ``before`` to ``after``, or ``None``."""
-    if before is None or after is None:
-        return None
-    open_axes = [axis for axis, dim in enumerate(after) if not isinstance(dim, int) or dim == 0]
-    target = [dim if isinstance(dim, int) else -1 for dim in after]
-    if max(target, default=0) > _INT64_MAX:
-        return None
-    if len(open_axes) <= 1:
-        return [dim or -1 for dim in target]
-    for axis in open_axes:
-        if axis >= len(before) or before[axis] != after[axis]:
-            return None
-        target[axis] = 0
-    return target

@@ -60,6 +60,7 @@ class MergeShapes(GraphPass):
 
     name = "merge-shapes"
     safety = Safety.EXACT
+    needs = _SOURCES
 
     def run(self, model: ir.Model, context: Context) -> Outcome:
         touched: list[ir.Node] = []

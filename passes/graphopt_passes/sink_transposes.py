@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
 from graphopt.pipeline.base import Context, GraphPass, Outcome, Safety
 from graphopt.rewrite import edit
-from graphopt_passes._layouts import RULES, Move, Permutation, compose, drops_axes
+from graphopt_passes._layouts import RULES, Move, Permutation, compose, drops_axes, inverse
 from graphopt_passes._shape_ops import ints_attribute
 
 __all__ = ["SinkTransposes"]
@@ -19,8 +20,9 @@ class SinkTransposes(GraphPass):
     """Moves Transposes past what does not care about the order of axes, where fewer of them are left then.
 
     What it does:
-        Elementwise operators, Concat, Softmax, Pad, Slice, Gather, Squeeze and reductions compute the same on a tensor
-        before its Transpose, with their axes renamed and their constants transposed back. So Transposes go downwards,
+        Elementwise operators, Concat, Split, Softmax, Pad, Slice, Gather, Squeeze and reductions compute the same on a
+        tensor before its Transpose, with their axes renamed and their constants transposed back. So is an operand that
+        another Transpose has turned back already, as that of a residual connection. So Transposes go downwards,
         where they meet others and cancel: exports from TensorFlow put each convolution between two. Each connected
         part of a graph is rewritten as a whole, if fewer Transposes are left.
 
@@ -42,6 +44,7 @@ class SinkTransposes(GraphPass):
 
     name = "sink-transposes"
     safety = Safety.NUMERIC
+    needs = frozenset({"Transpose"})
 
     def run(self, model: ir.Model, context: Context) -> Outcome:
         touched: list[ir.Node] = []
@@ -90,6 +93,10 @@ class _Plan:
         self._parts: dict[ir.Value, _Part] = {}
         self._moves: dict[ir.Node, Move | None] = {}
         """Nodes that go, and what stands for them; ``None`` for a Transpose."""
+        self._made: dict[tuple[ir.Value | None, Permutation], ir.Value] = {}
+        """Results of Transposes, by what they read."""
+        self._read: set[ir.Value] = set()
+        """Those that will be read as they are by what did not read them."""
         for node in graph:
             self._visit(node)
         self._kept = set(self._read_as_they_are())
@@ -113,20 +120,32 @@ class _Plan:
         turned = {
             index: value for index, value in enumerate(node.inputs) if value is not None and value in self._turned
         }
-        if rule is None or not turned or node.domain or len(node.outputs) != 1:
+        if rule is None or not turned or node.domain or (len(node.outputs) != 1 and node.op_type != "Split"):
             return
-        (output,) = node.outputs
-        if not (output in self._useful or drops_axes(node)):
+        if not (any(output in self._useful for output in node.outputs) or drops_axes(node)):
             return
         if any(attribute.is_ref() for attribute in node.attributes.values()):
             return
         permutations = {self._turned[value] for value in turned.values()}
-        move = rule(node, permutations.pop(), list(turned), self._context) if len(permutations) == 1 else None
+        if len(permutations) != 1:
+            return
+        permutation = permutations.pop()
+        twins = self._twins(node, permutation)
+        move = rule(node, permutation, sorted({*turned, *twins}), self._context)
         if move is None:
             return
-        self._moves[node] = move
+        self._moves[node] = dataclasses.replace(move, values=twins)
+        self._read.update(twins.values())
         part = _united([self._parts[value].root() for value in turned.values()])
-        self._note(output, move.permutation, part)
+        for output in node.outputs:
+            self._note(output, move.permutation, part)
+
+    def _twins(self, node: ir.Node, permutation: Permutation) -> dict[int, ir.Value]:
+        """Of inputs that are not transposed, what an earlier Transpose made of them: just what they would be before."""
+        found = {index: self._made.get((value, inverse(permutation))) for index, value in enumerate(node.inputs)}
+        return {
+            index: twin for index, twin in found.items() if twin is not None and node.inputs[index] not in self._turned
+        }
 
     def _start(self, node: ir.Node, output: ir.Value) -> None:
         source = node.inputs[0]
@@ -134,6 +153,7 @@ class _Plan:
         if permutation is None or source is None:
             return
         self._moves[node] = None
+        self._made.setdefault((source, permutation), output)
         if source in self._turned:
             part = self._parts[source].root()
             permutation = compose(self._turned[source], permutation)
@@ -153,6 +173,7 @@ class _Plan:
             value
             for value in self._turned
             if value.is_graph_output()
+            or value in self._read
             or any(reader not in self._moves or reader.graph is not self._graph for reader in value.consumers())
         ]
 
@@ -166,24 +187,28 @@ class _Plan:
         touched: list[ir.Node] = []
         given = {node: node.inputs for node in nodes}  # as they are now: what is read changes on the way
         for node in nodes:
-            (output,) = node.outputs
             move = self._moves[node]
             inputs = [
                 now if then is None else before.get(then, now)
                 for then, now in zip(given[node], node.inputs, strict=True)
             ]
             starts = move is None and given[node][0] not in before
-            new = inputs[0] if move is None else self._moved(node, move, inputs, touched)
-            assert new is not None
-            before[output] = new
-            if output not in self._turned:
-                touched += self._stand_in(node, before[output])
-            elif output in self._kept and not starts:
-                touched += self._transposed(node, before[output])
+            results = inputs[:1] if move is None else self._moved(node, move, inputs, touched)
+            for output, new in zip(node.outputs, results, strict=True):
+                assert new is not None
+                before[output] = new
+                if output not in self._turned:
+                    touched += self._stand_in(node, output, new)
+                elif output in self._kept and not starts:
+                    touched += self._transposed(node, output, new)
         return touched + edit.erase_if_dead([node for node in reversed(nodes) if edit.is_dead(node)])[1]
 
-    def _moved(self, node: ir.Node, move: Move, inputs: list[ir.Value | None], touched: list[ir.Node]) -> ir.Value:
-        """The result of ``node`` on what its inputs are before their Transpose."""
+    def _moved(
+        self, node: ir.Node, move: Move, inputs: list[ir.Value | None], touched: list[ir.Node]
+    ) -> Sequence[ir.Value]:
+        """The results of ``node`` on what its inputs are before their Transpose."""
+        for index, value in move.values.items():
+            inputs[index] = value
         for index, contents in move.constants.items():
             old = node.inputs[index]
             inputs[index] = self._context.new_constant(node, contents, old.name if old is not None else None)
@@ -193,32 +218,32 @@ class _Plan:
             node.op_type,
             inputs,
             {**node.attributes, **changed}.values(),
+            num_outputs=len(node.outputs),
             name=node.name,
             doc_string=node.doc_string,
             metadata_props=dict(node.metadata_props),
         )
         node.name = None
-        (result,) = new.outputs
-        result.name = self._context.names.fresh(node.outputs[0].name or node.op_type)
-        result.type = node.outputs[0].type
+        for result, old_result in zip(new.outputs, node.outputs, strict=True):
+            result.name = self._context.names.fresh(old_result.name or node.op_type)
+            result.type = old_result.type
         node.prepend([new])
         touched.append(new)
-        return result
+        return new.outputs
 
-    def _stand_in(self, node: ir.Node, new: ir.Value) -> list[ir.Node]:
-        """Lets the readers of ``node``, which would transpose nothing any more, read ``new``."""
-        (output,) = node.outputs
+    def _stand_in(self, node: ir.Node, output: ir.Value, new: ir.Value) -> list[ir.Node]:
+        """Lets the readers of ``output`` of ``node``, which nothing would transpose any more, read ``new``."""
         if edit.can_stand_in(output, new):
             return self._redirect(output, new)
-        return self._insert(node, ir.node("Identity", [new]))
+        return self._insert(node, output, ir.node("Identity", [new]))
 
-    def _transposed(self, node: ir.Node, source: ir.Value) -> list[ir.Node]:
-        """Computes the result of ``node`` from what it is before its Transpose."""
-        return self._insert(node, ir.node("Transpose", [source], {"perm": self._turned[node.outputs[0]]}))
+    def _transposed(self, node: ir.Node, output: ir.Value, source: ir.Value) -> list[ir.Node]:
+        """Computes ``output`` of ``node`` from what it is before its Transpose."""
+        return self._insert(node, output, ir.node("Transpose", [source], {"perm": self._turned[output]}))
 
-    def _insert(self, node: ir.Node, new: ir.Node) -> list[ir.Node]:
-        """Lets the readers of ``node`` read what ``new`` gives, under the same name."""
-        (output,), (result,) = node.outputs, new.outputs
+    def _insert(self, node: ir.Node, output: ir.Value, new: ir.Node) -> list[ir.Node]:
+        """Lets the readers of ``output`` of ``node`` read what ``new`` gives, under the same name."""
+        (result,) = new.outputs
         new.name = self._context.names.fresh(new.op_type)
         if not output.is_graph_output():
             edit.inherit(result, output)

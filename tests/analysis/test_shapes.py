@@ -215,6 +215,44 @@ def test_branches_are_joined() -> None:
     assert shapes.dtype(values["y"]) == ir.DataType.FLOAT
 
 
+IF = """agraph (float[N,4] x, bool c) => (float[A,B] y) {
+    t = If (c) <
+        then_branch = g1 () => (float[N,4] a) { a = Relu (x) },
+        else_branch = g2 () => (float[N,4,1] b) { b = Unsqueeze (x, two) }
+    >
+    s = Shape (t)
+    n = Size (s)
+    m = Neg (t)
+    y = Relu (m)
+}"""
+
+
+def test_a_branch_that_is_known_to_be_taken() -> None:
+    shapes, values = _shapes(
+        IF.replace(", bool c", "").replace("t = If", "c = Equal (z, two) t = If"), two=_ints(2), z=_ints(3)
+    )
+    assert shapes.of(values["t"]) == (N, 4, 1)
+    assert shapes.data(values["n"]) == (3,)
+
+
+def test_what_would_be_known() -> None:
+    shapes, values = _shapes(IF, two=_ints(2))
+    assert shapes.of(values["m"]) is None
+    for branch, rank in (("a", 2), ("b", 3)):
+        supposed = shapes.supposing({values["t"]: values[branch]}, lambda node: [node])
+        assert supposed.rank(values["m"]) == rank
+        assert supposed.data(values["n"]) == (rank,)
+        assert supposed.of(values["x"]) == (N, 4)
+    assert shapes.of(values["m"]) is None
+    assert not shapes.gains(values["t"], values["m"])
+    assert shapes.gains(values["a"], values["t"])
+    shapes.assume(values["t"], like=values["b"])
+    assert shapes.of(values["m"]) is None
+    shapes.forget_after([values["m"], values["s"]], lambda node: [node])
+    assert shapes.of(values["m"]) == (N, 4, 1)
+    assert shapes.data(values["n"]) == (3,)
+
+
 def test_symbols_of_a_loop_body_stay_inside() -> None:
     shapes, values = _shapes(
         """agraph (float[N,4] x, int64 n, bool c) => (float[N,4] y, float[a,b] grown, float[t,N,4] all) {
@@ -337,3 +375,26 @@ def test_rewrites_keep_the_memo_and_can_pass_knowledge_on() -> None:
     assert shapes.of(stranger) is None
     fresh = ir.Node("", "Transpose", [values["a"]]).outputs[0]
     assert shapes.of(fresh) == (4, N)
+
+
+CONTRIB = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>'
+
+
+def test_attention_of_onnx_runtime() -> None:
+    shapes, values = _shapes(
+        f"""{CONTRIB} agraph (float[B,S,64] q, float[B,H,64] k, float[B,H,32] v, float[B,4,H,16] c, float[64,192] w)
+        => (float[X,Y,Z] i) {{
+            a = com.microsoft.MultiHeadAttention <num_heads = 4> (q, k, v)
+            b, d, e = com.microsoft.MultiHeadAttention <num_heads = 4> (q, c, c)
+            f = com.microsoft.Attention <num_heads = 4> (q, w)
+            g = com.microsoft.Attention <num_heads = 4, qkv_hidden_sizes = [64, 64, 32]> (q, w)
+            h = com.microsoft.MultiHeadAttention <num_heads = 4> (q)
+            i = com.microsoft.RotaryEmbedding (q, k, v, w)
+        }}"""
+    )
+    expected = {"a": (B, S, 32), "b": (B, S, 64), "f": (B, S, 64), "g": (B, S, 32), "i": (B, S, 64)}
+    for name, shape in expected.items():
+        assert shapes.of(values[name]) == shape
+        assert shapes.dtype(values[name]) is ir.DataType.FLOAT
+    assert shapes.of(values["d"]) is None
+    assert shapes.of(values["h"]) is None

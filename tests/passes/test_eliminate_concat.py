@@ -117,6 +117,7 @@ def ints(*numbers: int) -> np.ndarray:
         ("s, t = Split<axis = -1>(x, k)  c = Concat<axis = 1>(s, t)", "y = Relu(x)"),
         ("s, t = Split<axis = 1>(x, k)  c = Concat<axis = 1>(w, s, t, w)", "c = Concat<axis=1>(w, x, w)"),
         ("s = Slice(x, b0, e3, one)  t = Slice(x, b3, far, one)  c = Concat<axis = 1>(s, t)", "y = Relu(x)"),
+        ("s = Slice(x, b0, e3, one)  t = Slice(x, b3, four, one)  c = Concat<axis = 1>(s, t)", "y = Relu(x)"),
         (
             """s = Slice(x, b0, b2, one)  t = Slice(x, b2, b3, one)  u = Slice(x, b3, far, last)
             c = Concat<axis = -1>(w, s, t, u)""",
@@ -128,7 +129,7 @@ def test_pieces_of_a_value(body: str, after: str) -> None:
     text = f"agraph (float[N,4] x, float[N,2] w) => (float[A,B] y) {{ {body}  y = Relu(c) }}"
     weights = {
         "k": ints(3, 1), "b0": ints(0), "e3": ints(3), "b3": ints(3), "b2": ints(2), "far": ints(2**63 - 1),
-        "one": ints(1), "last": ints(-1),
+        "one": ints(1), "last": ints(-1), "four": ints(4),
     }  # fmt: skip
     result = fires(NAME, parse(text, weights), count=1)
     assert lines(result)[0] == after

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
+import onnx_ir as ir
 import pytest
-from harness import fires, lines, parse, unchanged
+from harness import apply, fires, lines, parse, run, unchanged
 
 NAME = "fold-if"
 
@@ -86,3 +89,98 @@ def test_inside_a_function() -> None:
 def test_branch_with_another_number_of_results() -> None:
     branches = TEXT.replace("=> (float[N] a)", "=> (float[N] a, float[N] u)")
     unchanged(NAME, parse(branches, {"c": np.array(True)}))
+
+
+SQUEEZE = """agraph (float[N,4,D] x) => (float[R,S] y) {{
+    s = Shape <start = 2, end = 3> (x)
+    c = Equal (s, one)
+    t = If (c) <
+        then_branch = g1 () => (float[N,4] a) {{ a = Squeeze (x, two) }},
+        else_branch = g2 () => (float[N,4,D] b) {{ b = Identity (x) }}
+    >
+    {rest}
+}}"""
+WEIGHTS = {
+    "one": np.array([1], np.int64),
+    "two": np.array([2], np.int64),
+    "w": np.linspace(-1, 1, 12).astype(np.float32).reshape(4, 3),
+}
+
+
+def squeezed(rest: str) -> ir.Model:
+    return parse(SQUEEZE.format(rest=rest), {name: one for name, one in WEIGHTS.items() if name != "w" or "w" in rest})
+
+
+def test_a_branch_after_which_the_model_could_not_run() -> None:
+    result = fires(NAME, squeezed("r = Relu (t) y = Gemm (r, w)"), count=1, sizes={"D": 1})
+    assert lines(result)[-3:] == ["a = Squeeze(x, two)", "r = Relu(a)", "y = Gemm(r, w)"]
+
+
+def test_what_is_known_then_decides_more() -> None:
+    rest = """k = Shape (t)
+    z = Size (k)
+    e = Equal (z, axes)
+    u = If (e) <
+        then_branch = g3 () => (float[A,B] d) { d = Identity (t) },
+        else_branch = g4 () => (float[A,B] f) { f = Unsqueeze (t, two) }
+    >
+    y = Gemm (u, w)"""
+    model = parse(SQUEEZE.format(rest=rest), WEIGHTS | {"axes": np.array(2, np.int64)})
+    result, _, _ = apply(model, "fold-shapes", NAME, "eliminate-identity")
+    assert "If" not in {node.op_type for node in result.graph}
+    inputs = {"x": np.arange(8, dtype=np.float32).reshape(2, 4, 1)}
+    assert [np.array_equal(*pair) for pair in zip(run(model, inputs), run(result, inputs), strict=True)] == [True]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "y = Relu (t)",  # takes any number of axes
+        "g = Gemm (t, w) y = Relu (t)",  # nobody needs it, so it need not run
+        """q = ReduceMean <keepdims = 0> (t)
+        o = CastLike (q, c)
+        y = If (o) <
+            then_branch = g3 () => (float[P,Q] d) { d = Gemm (t, w) },
+            else_branch = g4 () => (float[A,B] f) { f = Relu (t) }
+        >""",  # it may not run
+        "m = ReduceMean <keepdims = 0> (t) n = Unsqueeze (m, zero_one) y = Gemm (n, w)",  # of any number of axes
+        "r = Flatten (t) y = Gemm (r, w)",
+    ],
+)
+def test_both_branches_may_be_meant(rest: str) -> None:
+    extra = {"zero_one": np.array([0, 1], np.int64)} if "zero_one" in rest else {}
+    weights = {name: one for name, one in WEIGHTS.items() if name != "w" or "w)" in rest}
+    unchanged(NAME, parse(SQUEEZE.format(rest=rest), weights | extra))
+
+
+def test_an_if_that_only_a_lost_branch_read() -> None:
+    text = """agraph (float[N] x, bool d) => (float[N] y) {
+        u = If (d) <
+            then_branch = g1 () => (float[N] a) { a = Relu (x) },
+            else_branch = g2 () => (float[N] b) { b = Neg (x) }
+        >
+        y = If (c) <
+            then_branch = g3 () => (float[N] e) { e = Exp (x) },
+            else_branch = g4 () => (float[N] f) { f = Abs (u) }
+        >
+    }"""
+    fires(NAME, parse(text, {"c": np.array(True)}), ["y = Exp(x)"], count=1)
+    fires(NAME, parse(text.replace("If (d)", "If (c)"), {"c": np.array(True)}), ["y = Exp(x)"], count=2)
+
+
+def test_time_is_linear() -> None:
+    def seconds(count: int) -> float:
+        steps = "".join(
+            f"""t{k + 1} = If (c) <
+                then_branch = g{k} () => (float[N,4] a{k}) {{ a{k} = Neg (t{k}) }},
+                else_branch = h{k} () => (float[N,4,1] b{k}) {{ b{k} = Unsqueeze (t{k}, two) }}
+            >"""
+            for k in range(count)
+        )
+        text = f"agraph (float[N,4] t0, bool c) => (float[A,B] y) {{ {steps} q = Exp (t{count}) y = Gemm (t0, q) }}"
+        model = parse(text, {"two": np.array([2], np.int64)})
+        start = time.process_time()
+        apply(model, NAME)
+        return time.process_time() - start
+
+    assert seconds(400) < 30 * seconds(40)  # 100 times if it were quadratic

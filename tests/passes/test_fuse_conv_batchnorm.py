@@ -185,7 +185,8 @@ def test_weight_or_statistic_not_constant() -> None:
         y = BatchNormalization (c, s, b, m, v)
     }"""
     overridable = statistics(6)
-    assert misses(NAME, parse(text, {"w": weight(6, 4, 1, 1), **overridable})) == [
+    constant = text.replace(", float[6,4,1,1] w", "")
+    assert misses(NAME, parse(constant, {"w": weight(6, 4, 1, 1), **overridable})) == [
         "a BatchNormalization statistic is not constant"
     ]
     assert misses(NAME, parse(text.replace(", float[6] s)", ")"), overridable)) == ["the weight is not constant"]
@@ -210,11 +211,13 @@ CONCAT = """agraph (float[N,4,8,8] x, float[N,3,8,8] z) => (float[N,11,8,8] y) {
 PARTS = {"w": weight(5, 4, 1, 1), "u": weight(6, 1, 1, 1), "k": weight(6), **statistics(11)}
 
 
-def test_convolutions_in_a_concat_take_their_shares() -> None:
-    first, second, concat = lines(fires(NAME, parse(CONCAT, PARTS), count=1))
+@pytest.mark.parametrize("axis", [1, -3])
+def test_convolutions_in_a_concat_take_their_shares(axis: int) -> None:
+    model = parse(CONCAT.replace("<axis = 1>", f"<axis = {axis}>"), PARTS)
+    first, second, concat = lines(fires(NAME, model, count=1))
     assert first.endswith(" = Conv(x, w_1, Conv_bias)")
     assert second.endswith(" = Conv<group=3>(z, u_1, k_1)")
-    assert concat.startswith("y = Concat<axis=1>(")
+    assert concat.startswith(f"y = Concat<axis={axis}>(")
 
 
 @pytest.mark.parametrize("inner", ["c", "t"])

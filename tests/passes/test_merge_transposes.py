@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from harness import apply, fires, lines, parse, unchanged
+from harness import apply, fires, lines, misses, parse, unchanged
 
 NAME = "merge-transposes"
 
@@ -118,3 +118,55 @@ def test_permutation_bound_to_a_function_attribute() -> None:
         "w = Transpose(v)",
         "b = Transpose<perm=@p>(w)",
     ]
+
+
+VIEW = """agraph (float[{shape}] x) => (float[A,B,C,D] y) {{
+    t = Transpose<perm = [0,2,1]>(x)
+    v = {view}
+    u = Transpose<perm = {perm}>(v)
+    y = Relu(u)
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("shape", "target", "perm"),
+    [
+        ("N,8,4", [0, 4, 2, 4], [0, 2, 3, 1]),  # parts the axis of length 8
+        ("N,8,4", [0, 2, 2, 8], [0, 3, 1, 2]),  # parts the other one
+        ("N,8,4", [0, 1, 4, 8], [0, 3, 1, 2]),  # an axis of length 1, wherever it goes
+        ("N,8,4", [0, 1, 4, 8], [1, 0, 3, 2]),
+        ("2,8,4", [2, 1, 4, 8], [0, 3, 2, 1]),
+        ("N,8,8", [0, 8, 2, 4], [0, 2, 3, 1]),
+    ],
+)
+def test_axes_parted_between(shape: str, target: list[int], perm: list[int]) -> None:
+    text = VIEW.format(shape=shape, view="Reshape(t, s)", perm=perm)
+    result = fires(NAME, parse(text, {"s": np.array(target, np.int64)}), count=1)
+    assert [node.op_type for node in result.graph] == ["Reshape", "Relu"]
+
+
+def test_axis_added_between() -> None:
+    model = parse(VIEW.format(shape="N,8,4", view="Unsqueeze(t, s)", perm=[0, 3, 1, 2]), {"s": np.array([1], np.int64)})
+    assert [node.op_type for node in fires(NAME, model, count=1).graph] == ["Reshape", "Relu"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "target", "perm", "reason"),
+    [
+        ("N,8,8", [0, 2, 4, 8], [0, 2, 3, 1], "the axes are not in order again"),  # the trap: W == C
+        ("N,8,4", [0, 4, 2, 4], [0, 3, 2, 1], "the axes are not in order again"),
+        ("N,8,4", [0, 2, 4, 4], [0, 3, 1, 2], "the Reshape does more than to part axes"),
+        ("N,8,4", [-1, 2, 4, 4], [0, 2, 3, 1], "the Reshape does more than to part axes"),
+        ("N,8,M", [0, 0, 2, -1], [0, 2, 3, 1], "no constant target gives the result's shape"),
+    ],
+)
+def test_more_than_parted_between(shape: str, target: list[int], perm: list[int], reason: str) -> None:
+    text = VIEW.format(shape=shape, view="Reshape(t, s)", perm=perm)
+    model = parse(text, {"s": np.array(target, np.int64)})
+    assert reason in misses(NAME, model)
+
+
+def test_what_lies_between_is_read_elsewhere() -> None:
+    text = VIEW.format(shape="N,8,4", view="Reshape(t, s)", perm=[0, 2, 3, 1]).replace("y) {", "y, float[E,F,G] t) {")
+    model = parse(text, {"s": np.array([0, 4, 2, 4], np.int64)})
+    assert misses(NAME, model) == ["an inner result is read elsewhere"]

@@ -26,6 +26,22 @@ def test_unused_inputs_go() -> None:
     assert not apply(result, NAME)[1].counts
 
 
+def test_read_by_nodes_that_nobody_needs() -> None:
+    text = """agraph (float[N,4] x, float[N,4] z, bool c) => (float[N,4] y) {
+        a = Exp(z)
+        b = Add(a, x)
+        d = If (c) <
+            then_branch = g1 () => (float[N,4] t) { t = Neg(b) },
+            else_branch = g2 () => (float[N,4] e) { e = Abs(z) }
+        >
+        y = Relu(x)
+    }"""
+    result, stats, _ = apply(parse(text), NAME)
+    assert stats.counts == {NAME: 2}
+    assert names(result) == ["x"]
+    assert lines(result) == ["y = Relu(x)"]
+
+
 def test_read_by_a_node_or_in_a_branch_or_an_output() -> None:
     text = """agraph (float[N,4] x, float[N,4] z, float[N,4] o, bool c) => (float[A,B] y, float[N,4] o) {
         y = If (c) <

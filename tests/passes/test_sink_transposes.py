@@ -97,6 +97,47 @@ def test_two_branches_that_meet() -> None:
     assert concat.attributes.get_int("axis", 0) == 1
 
 
+def test_split_takes_its_axis_along() -> None:
+    model = parse(sandwich("b, c = Split<axis = -1, num_outputs = 2>(t)  m = Concat<axis = 3>(c, b)"))
+    result = fires(NAME, model, count=1)
+    assert "Transpose" not in operators(result)
+    assert [node.attributes.get_int("axis", 9) for node in result.graph if node.op_type == "Split"] == [1]
+
+
+def test_part_of_a_split_that_is_read_as_it_is() -> None:
+    body = f"s = Neg(x) t = Transpose{DOWN}(s) b, c = Split<axis = 3>(t, k) m = Relu(b) y = Transpose{UP}(m) z = Abs(c)"
+    model = parse(graph(body, "float[A,B,C,D] y, float[E,F,G,H] z"), {"k": np.array([1, 3], np.int64)})
+    assert operators(fires(NAME, model, count=1))["Transpose"] == 1
+
+
+def test_operand_that_is_turned_back_elsewhere() -> None:
+    body = f"""a = Transpose{UP}(x)  b = Conv(a, k)  c = Transpose{DOWN}(b)  d = Add(c, x)
+    e = Transpose{UP}(d)  f = Conv(e, k)  y = Abs(f)"""
+    model = parse(graph(body), {"k": array(4, 4, 1, 1)})
+    result = fires(NAME, model, count=1)
+    assert operators(result)["Transpose"] == 1
+    add = next(node for node in result.graph if node.op_type == "Add")
+    assert [value.name for value in add.inputs if value is not None] == ["b", "a"]
+
+
+def test_operand_that_is_turned_back_later_or_otherwise() -> None:
+    later = f"c = Transpose{DOWN}(w) d = Add(c, x) y = Transpose{UP}(d) a = Transpose{UP}(x) z = Exp(a)"
+    otherwise = f"a = Transpose{DOWN}(x) c = Transpose{DOWN}(w) d = Add(c, x) y = Transpose{UP}(d) z = Exp(a)"
+    for body in (later, otherwise):
+        text = graph(body, "float[A,B,C,D] y, float[E,F,G,H] z").replace("N,4,5,4", "4,4,4,4")
+        unchanged(NAME, parse(text))
+
+
+def test_turned_back_for_this_operand_alone() -> None:
+    """What turned it back may read a result that is turned itself, and go."""
+    body = (
+        f"s = Neg(x)  t = Transpose{DOWN}(s)  a = Transpose{UP}(w)  d = Add(t, w)  u = Transpose{UP}(d)  y = Sub(u, a)"
+    )
+    model = parse(graph(body).replace("N,4,5,4] w", "N,5,4,4] w"))
+    result = fires(NAME, model, count=1)
+    assert operators(result)["Transpose"] == 1
+
+
 def test_residual_connection() -> None:
     body = f"""t = Transpose{DOWN}(x)  r = Relu(t)  u = Transpose{UP}(r)  k = Conv(u, f)  v = Transpose{DOWN}(k)
         a = Add(v, r)  n = Transpose{UP}(a)  y = Neg(n)"""

@@ -41,6 +41,28 @@ class Late(First):
     late: ClassVar[bool] = True
 
 
+@dataclasses.dataclass(frozen=True)
+class OfExp(First):
+    """One that looks at Exp."""
+
+    name: ClassVar[str] = "of-exp"
+    needs: ClassVar[frozenset[str]] = frozenset({"Exp", "Log"})
+
+
+@dataclasses.dataclass(frozen=True)
+class ToExp(First):
+    """Makes Relu an Exp."""
+
+    name: ClassVar[str] = "to-exp"
+    needs: ClassVar[frozenset[str]] = frozenset({"Relu"})
+
+    def run(self, model: ir.Model, context: Context) -> Outcome:
+        self.trace.append(self.name)
+        for node in model.graph:
+            node.op_type = "Exp"
+        return Outcome(1, None)
+
+
 def run(*passes: Pass) -> int:
     model = harness.parse("agraph (float[N] x) => (float[N] y) { y = Relu(x) }")
     return runner.run(model, list(passes), Context(model)).rounds
@@ -59,3 +81,12 @@ def test_a_late_pass_waits_until_nothing_else_changes() -> None:
     trace.clear()
     run(First(trace, 0), Late(trace, 1), Second(trace, 0))
     assert trace == ["first", "late", "second", "first"]
+
+
+def test_a_pass_waits_until_the_model_has_what_it_needs() -> None:
+    trace: list[str] = []
+    run(OfExp(trace), First(trace))
+    assert trace == ["first"]
+    trace.clear()
+    run(OfExp(trace), ToExp(trace))
+    assert trace == ["to-exp", "of-exp"]

@@ -270,8 +270,72 @@ def _pick(m: Maker) -> object:
     return m.add("Clip", [x, low, high], x.shape)
 
 
+def _between_views(m: Maker) -> object:
+    """Something that the shape matters to, or not, between two nodes that change the shape and perhaps restore it."""
+    x = m.some(lambda one: one.rank >= 2)
+    if x is None:
+        return None
+    rows, last = int(np.prod(x.shape[:-1])), x.shape[-1]
+    merged = m.one_of([(rows, last), (rows * last,), (last, rows), (1, *x.shape)])
+    y = m.add("Reshape", [x, m.ints(*merged)], merged)
+    if m.coin() and len(merged) == 2:
+        out = m.one_of([merged[1], 2])
+        y = m.add("MatMul", [y, m.normal(merged[1], out)], (merged[0], out))
+        back = (*x.shape[:-1], out) if merged == (rows, last) else (out, merged[0])
+    else:
+        shape = m.one_of([(), (1,), y.shape[-1:], (1,) * y.rank])
+        y = m.add("Mul", [y, m.normal(*shape)] if m.coin() else [m.normal(*shape), y], y.shape)
+        back = x.shape
+    y = m.add("Sigmoid", [y], y.shape) if m.coin() else y
+    return m.add("Reshape", [y, m.ints(*back)], back)
+
+
+def _sequence(m: Maker) -> object:
+    x = m.some(lambda one: one.rank >= 1 and one.shape[-1] >= 2)
+    if x is None:
+        return None
+    axis, last = x.rank - 1, x.shape[-1]
+    if m.coin():
+        size, place = m.one_of([(1, 1), (last - 1, 1), (last - 1, -1)])
+        node = _taken(m, m.add("SplitToSequence", [x, _number(m, size)], (), keep=False, axis=axis), place)
+        extent = len(range(last)[size * place : size * (place + 1)]) if place > 0 else (last % size or size)
+        return m.add("Identity", [node], (*x.shape[:-1], extent), kind=x.kind)
+    other = m.some(lambda one: one.shape == x.shape) or x
+    made = m.add("SequenceConstruct", [x, other], (), keep=False)
+    if m.coin():
+        made = m.add("SequenceInsert", [made, x, _number(m, m.one_of([0, 1, -1]))], (), keep=False)
+        return m.add("ConcatFromSequence", [made], (*x.shape[:-1], 3 * last), kind=x.kind, axis=axis)
+    return m.add("Identity", [_taken(m, made, m.one_of([0, 1, -1, -2]))], x.shape, kind=x.kind)
+
+
+def _taken(m: Maker, sequence: Value, place: int) -> Value:
+    return m.add("SequenceAt", [sequence, _number(m, place)], (), kind=TensorProto.FLOAT, keep=False)
+
+
+def _number(m: Maker, number: int) -> Value:
+    return m.weight(np.asarray(number, np.int64), "i")
+
+
+def _element(m: Maker) -> object:
+    x = m.some(lambda one: one.rank >= 1 and one.shape[0] >= 1)
+    if x is None:
+        return None
+    rows = x.shape[0]
+    if m.coin(3):
+        order = m.one_of([range(rows), range(rows)[::-1]])
+        indices = m.weight(np.array(order, np.int64).reshape(-1, 1), "i")
+        return m.add("ScatterND", [m.some(lambda one: one.shape == x.shape) or x, indices, x], x.shape)
+    if m.coin():
+        wide = _with_axes(m, "Unsqueeze", x, 0, (1, *x.shape))
+        return m.add("Gather", [wide, _number(m, m.one_of([0, -1]))], x.shape)
+    both = m.add("Concat", [x, m.some(lambda one: one.shape == x.shape) or x], (2 * rows, *x.shape[1:]), axis=0)
+    place = m.one_of([0, rows, 2 * rows - 1, -1, -rows, -rows - 1])
+    return m.add("Gather", [both, _number(m, place)], x.shape[1:])
+
+
 STEPS: list[Step] = [
     _unary, _neutral, _arithmetic, _power, _conv, _conv, _normalize, _pool, _matmul, _matmul, _reshape, _squeeze,
     _transpose, _slice, _concat, _split, _reduce, _shape_chain, _shape_chain, _same_again, _nothing, _nothing, _pick,
+    _between_views, _sequence, _element,
 ]  # fmt: skip
 """What may happen next; twice what matters more."""

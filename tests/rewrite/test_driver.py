@@ -177,6 +177,20 @@ def test_every_node_is_asked_a_constant_number_of_times(length: int) -> None:
     assert len(Count.asked) <= 3 * (length + 1)
 
 
+def test_a_rule_is_asked_only_where_the_model_has_what_it_needs() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class AfterMax(Count):
+        ops = ("Exp",)
+        needs = frozenset({"Max"})
+
+    text = "agraph (float[N] x) => (float[N] y) { a = Exp(x)\n r = Relu(a)\n y = Exp(r) }"
+    Count.asked.clear()
+    rewrite(parse(text), AfterMax())
+    assert not Count.asked
+    rewrite(parse(text), AfterMax(), ReluToClip())  # which brings a Max
+    assert "y" in [node.outputs[0].name for node in Count.asked]
+
+
 def test_metadata_and_documentation_survive() -> None:
     model = parse("agraph (float[N] x) => (float[N] y) { y = Relu(x) }")
     node = model.graph[0]

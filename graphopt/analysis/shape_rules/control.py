@@ -42,6 +42,9 @@ def _if(call: Call) -> list[Fact]:
     branches = [call.attr("then_branch"), call.attr("else_branch")]
     if not all(isinstance(branch, ir.Graph) for branch in branches):
         raise Undetermined
+    taken = call.data(0)
+    if taken in ((0,), (1,)):
+        return [call.fact(value) for value in branches[1 - taken[0]].outputs]
     ours, theirs = [[call.fact(value) for value in branch.outputs] for branch in branches]
     return [join(call, a, b) for a, b in zip(ours, theirs, strict=True)]
 

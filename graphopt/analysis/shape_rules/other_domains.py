@@ -55,7 +55,25 @@ def _skip_normalization(call: Call) -> list[Shape | None]:
     return [shape, None, None, shape]  # the statistics exist in training only
 
 
-_SAME = "BiasGelu FastGelu Gelu QLinearLeakyRelu QLinearSigmoid QLinearSoftmax QuickGelu"
+def _multi_head_attention(call: Call) -> list[Shape | None]:
+    """Queries (B, S, H), values (B, L, V) or, where they are a cache, (B, heads, L, size); packed ones differ."""
+    query, value = call.shape(0), call.shape(2)
+    if len(query) != 3 or len(value) not in (3, 4):
+        raise Undetermined
+    hidden = value[2] if len(value) == 3 else value[1] * value[3]
+    return [(*query[:2], hidden)] + [None] * (len(call.node.outputs) - 1)
+
+
+def _attention(call: Call) -> list[Shape | None]:
+    """``x`` (B, S, I), weights (I, Q + K + V), the sizes being an attribute or the same."""
+    x, sizes, columns = call.shape(0), call.integers("qkv_hidden_sizes"), call.shape(1)[-1]
+    hidden = sizes[-1] if sizes else columns // 3 if isinstance(columns, int) else None
+    if len(x) != 3 or hidden is None:
+        raise Undetermined
+    return [(*x[:2], hidden)] + [None] * (len(call.node.outputs) - 1)
+
+
+_SAME = "BiasGelu FastGelu Gelu QLinearLeakyRelu QLinearSigmoid QLinearSoftmax QuickGelu RotaryEmbedding"
 _SAME_NORMS = "SkipLayerNormalization SkipSimplifiedLayerNormalization"
 
 _CONTRIB: dict[str, tuple[TypeRule, ShapeRule]] = {
@@ -63,12 +81,14 @@ _CONTRIB: dict[str, tuple[TypeRule, ShapeRule]] = {
     **{name: (same(0), _skip_normalization) for name in _SAME_NORMS.split()},
     **{name: (same(0), _qlinear_binary) for name in ("QLinearAdd", "QLinearMul")},
     **{name: LINEAR[name] for name in ("DequantizeLinear", "QuantizeLinear")},
+    "Attention": (same(0), _attention),
     "DynamicQuantizeMatMul": (same(0), _matmul),
     "FusedConv": SPATIAL["Conv"],
     "FusedGemm": LINEAR["Gemm"],
     "FusedMatMul": (same(0), _fused_matmul),
     "MatMulIntegerToFloat": (same(2), _matmul),
     "MatMulNBits": (same(0), _matmul_n_bits),
+    "MultiHeadAttention": (same(0), _multi_head_attention),
 }
 _CLASSICAL: dict[str, tuple[TypeRule, ShapeRule]] = {
     "Binarizer": (same(0), same_shape),

@@ -91,13 +91,17 @@ CASES = [
     *row(
         "sequences",
         head="(float[N,4] x, float[N,4] z) => (float[A,B] y)",
-        gone="SequenceConstruct SequenceAt SplitToSequence ConcatFromSequence SequenceLength",
+        gone="SequenceConstruct SequenceEmpty SequenceInsert SequenceAt SplitToSequence ConcatFromSequence",
         at="<int64 i = {1}> { s = SequenceConstruct (x, z) a = SequenceAt (s, i) y = Relu (a) }",
         concat="{ s = SequenceConstruct (x, z) y = ConcatFromSequence <axis = 1> (s) }",
         split="<int64 n = {2}, int64 i = {0}> { s = SplitToSequence <axis = 1> (x, n) a = SequenceAt (s, i) y = "
         "Relu (a) }",
         stack="(float[N,4] x, float[N,4] z) => (float[A,B,C] y)"
         "{ s = SequenceConstruct (x, z) y = ConcatFromSequence <axis = 0, new_axis = 1> (s) }",
+        append="{ e = SequenceEmpty <dtype = 1> () s = SequenceInsert (e, x) t = SequenceInsert (s, z)"
+        "y = ConcatFromSequence <axis = 0> (t) }",
+        chunks="<int64 n = {2}, int64 i = {0}, int64 j = {1}> { s = SplitToSequence <axis = 1> (x, n)"
+        "a = SequenceAt (s, i) b = SequenceAt (s, j) y = Mul (a, b) }",
     ),
     *row(
         "Reshape around an elementwise node",

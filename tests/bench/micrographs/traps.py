@@ -396,6 +396,45 @@ CASES = [
         "b = DequantizeLinear (a, s, p) c = QuantizeLinear (b, t, p) y = DequantizeLinear (c, t, p) }",
     ),
     *row(
+        "almost everything, almost the same place",
+        scatter_in_another_order=Spelling(
+            "(float[2,4] x, float[2,4] z) => (float[2,4] y) <int64[2,1] i = {1, 0}>"
+            "{ a = ScatterND (x, i, z) y = Relu (a) }",
+            keep="ScatterND",
+        ),
+        scatter_twice_the_same=Spelling(
+            "(float[2,4] x, float[2,4] z) => (float[2,4] y) <int64[2,1] i = {0, 0}>"
+            '{ w = Mul (z, x) a = ScatterND <reduction = "add"> (w, i, z) y = Relu (a) }',
+            keep="ScatterND",
+        ),
+        square_after_a_reshape=Spelling(
+            "(float[4,2,2] x) => (float[4,2,2] y) <int64[2] s = {4, 4}, int64[3] t = {4, 2, 2}, float[4] w>"
+            "{ a = Reshape (x, s) b = Mul (a, w) y = Reshape (b, t) }",
+            keep="Reshape:2",
+        ),
+        square_between_transposes=Spelling(
+            "(float[N,8,8] x) => (float[A,B,C,D] y) <int64[4] s = {0, 2, 4, 8}>"
+            "{ t = Transpose <perm = [0, 2, 1]> (x) v = Reshape (t, s) y = Transpose <perm = [0, 2, 3, 1]> (v) }",
+            keep="Transpose",
+        ),
+        product_of_other_rows=Spelling(
+            "(float[3,2,2] x) => (float[3,8] y) <int64[2] s = {3, 4}, float[4,8] w>"
+            "{ a = Reshape (x, s) y = MatMul (a, w) }",
+            keep="Reshape",
+        ),
+        inserted_in_front="(float[N,4] x, float[N,4] z) => (float[A,B] y) <int64 f = {0}, int64 l = {-1}>"
+        "{ e = SequenceConstruct (x) s = SequenceInsert (e, z, f) a = SequenceAt (s, l) y = Relu (a) }",
+        last_piece="(float[N,4] x) => (float[A,B] y) <int64 n = {3}, int64 l = {-1}>"
+        "{ s = SplitToSequence <axis = 1> (x, n) a = SequenceAt (s, l) y = Relu (a) }",
+        element_of_the_other="(float[N,2] x, float[N,3] z) => (float[A] y) <int64 i = {-4}>"
+        "{ c = Concat <axis = 1> (x, z) g = Gather <axis = 1> (c, i) y = Relu (g) }",
+        squeeze_or_not="(float[N,4,D] x) => (float[A,B,C] y) <int64[1] one = {1}, int64[1] two = {2}>"
+        "{ s = Shape <start = 2> (x) c = Equal (s, one) t = If (c) <"
+        "then_branch = g1 () => (float[E,F] a) { a = Squeeze (x, two) },"
+        "else_branch = g2 () => (float[G,H,I] b) { b = Identity (x) }"
+        "> r = Relu (t) y = Expand (r, s) }",
+    ),
+    *row(
         "opset 11",
         opset=11,
         axes="{ a = Unsqueeze <axes = [1]> (x) b = Relu (a) c = ReduceMean <axes = [1], keepdims = 1> (b)"
