@@ -35,6 +35,7 @@ from graphopt.pruning.report import Size
 
 __all__ = ["Job"]
 
+_RECOVERED: Final = 10  # times as much as is allowed may be lost before training
 _MEASURES: Final = ("macs", "params", "bytes")
 _INTEGERS: Final = re.compile("QLinear|QGemm|DynamicQuantize|.*Integer|MatMulNBits")
 """Operators that compute with whole numbers."""
@@ -188,6 +189,7 @@ class Job:
                 settings.precisions,
                 prune=self._chooser is not None,
                 train="distill" not in settings.skip and not context.drawn.is_synthetic,
+                hopeless=self._hopeless(),
                 say=self._say,
             )
             with self._stage("search") as stage:
@@ -196,6 +198,19 @@ class Job:
             if self._chooser is not None:
                 self._harm = self._chooser.harm()
         return choice
+
+    def _hopeless(self) -> float:
+        """The share of the score from which training is not expected to come back within the drop.
+
+        After a quick refit, one epoch brought back three quarters to nine tenths of what was lost
+        (``tests/bench/distillation/recovery.py``).
+        """
+        limits, judge = self._settings.limits, self._context.chooser
+        scale = 100 if judge.metric.is_share else 1
+        allowed = [] if limits.relative_drop is None else [limits.relative_drop]
+        if limits.drop is not None:
+            allowed.append(limits.drop / scale / max(abs(judge.base), 1e-9))
+        return min([0.5, *(_RECOVERED * one for one in allowed)])
 
     def _say(self, text: str) -> None:
         self._progress(text, None)

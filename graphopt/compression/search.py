@@ -25,7 +25,7 @@ _TRAINED: Final = 2  # variants that meet the goal and are trained
 _SLOPES: Final = (0.3, 3.0)  # ways predicted for a way measured: what lies beyond is noise
 _FARTHEST: Final = 6  # halvings of the latency, where there is no goal
 _BISECTIONS: Final = 2
-_HOPELESS: Final = 0.5  # of the score gone before training: nothing to begin with
+_HOPELESS: Final = 0.5  # of the score gone before training: nothing to begin with, whatever is allowed
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -125,6 +125,7 @@ class Search:
         precisions: Which may be chosen.
         prune: Whether anything can be removed.
         train: Whether training is allowed.
+        hopeless: Share of the score gone before training from which it is not expected to come back far enough.
         say: Told what is done and why.
     """
 
@@ -136,6 +137,7 @@ class Search:
         *,
         prune: bool = True,
         train: bool = True,
+        hopeless: float = _HOPELESS,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._build = evaluate
@@ -143,6 +145,7 @@ class Search:
         self._precisions = precisions
         self._prune = prune
         self._train = train
+        self._hopeless = hopeless
         self._say = say
         self._points: dict[Variant, Point] = {}
 
@@ -258,7 +261,11 @@ class Search:
         raw = self._evaluate([Variant(way, first) for way in steps])
         ends = [number for number, one in enumerate(raw) if one.is_last]
         steps, raw = steps[: (ends or [len(raw)])[0] + 1], raw[: (ends or [len(raw)])[0] + 1]
-        at = max((number for number, one in enumerate(raw) if one.lost < _HOPELESS), default=0) if self._train else 0
+        at = (
+            max((number for number, one in enumerate(raw) if one.lost < self._hopeless), default=0)
+            if self._train
+            else 0
+        )
         good, bad = 0.0, math.inf
         while 0 <= at < len(steps) and good < steps[at] < bad:
             if self._passes(steps[at]):

@@ -134,13 +134,18 @@ def precisions(given: Iterable[str], skip: Iterable[str]) -> tuple[str, ...]:
     """Precisions that may be chosen; without quantization there is only ``float32``.
 
     Raises:
-        UsageError: There is no such precision.
+        UsageError: There is no such precision, or quantization, which makes it, is skipped.
     """
     asked = [given] if isinstance(given, str) else list(given)
     for name in asked:
         if name not in PRECISIONS:
             raise UsageError(f"there is no precision '{name}'", hint=close_match(name, list(PRECISIONS)))
     if "quantize" in skip:
+        if asked and "float32" not in asked:
+            raise UsageError(
+                f"there is no precision {', '.join(asked)} without quantization",
+                hint="Do not skip quantize, or leave the precision out.",
+            )
         return ("float32",)
     found = tuple(name for name in PRECISIONS if name in asked)
     if not found:

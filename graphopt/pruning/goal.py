@@ -52,15 +52,23 @@ class Goal:
 def _limit(name: str, given: Any) -> float:
     if name not in MEASURES:
         raise UsageError(f"a goal cannot limit '{name}'", hint=spec.close_match(name, MEASURES))
+    has_unit = False
     try:
         limit = float(given)
     except (TypeError, ValueError):
+        has_unit = True
+        text = str(given)
         try:
-            limit = float(spec.size(str(given))) if name == "bytes" else float(str(given).removesuffix("ms"))
+            limit = float(spec.size(text)) if name == "bytes" else float(text.removesuffix("ms" * (name == "latency")))
         except ValueError:
             limit = 0.0
     if not 0 < limit < float("inf"):
         raise UsageError(
             f"{name}={given} is no limit", hint=f"Give a share of the original, as {name}=0.5, or a number above 1."
+        )
+    if has_unit and limit <= 1:
+        raise UsageError(
+            f"{name}={given} cannot be told from a share of the original",
+            hint=f"Numbers up to 1 are shares: divide it by what the original has, and give that, as {name}=0.5.",
         )
     return limit
