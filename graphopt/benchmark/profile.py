@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from graphopt import runtime
-from graphopt.errors import ModelError
+from graphopt.errors import ModelError, SaveError
 
 __all__ = ["NodeTime", "node_times"]
 
@@ -49,6 +49,7 @@ def node_times(
     Raises:
         ModelError: ONNX Runtime cannot run it.
         EnvironmentProblem: The provider is missing.
+        SaveError: There is no room for temporary files.
     """
     with tempfile.TemporaryDirectory(prefix="graphopt-profile-") as folder:
         session = runtime.open_session(model, provider=provider, threads=threads, profile=Path(folder) / "run")
@@ -57,7 +58,12 @@ def node_times(
                 session.run(None, dict(feeds))
         except runtime.ort_errors() as error:
             raise ModelError(f"ONNX Runtime cannot run the model: {runtime.trim(error)}") from error
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        try:
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SaveError(
+                f"ONNX Runtime could not write its profile to {folder}", hint="Free some room for temporary files."
+            ) from error
     taken: dict[tuple[str, str], list[float]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):

@@ -17,9 +17,11 @@ import click
 
 import graphopt
 from graphopt.cli import options
+from graphopt.cli.main import complain
 from graphopt.cli.terminal import Terminal
-from graphopt.errors import EnvironmentProblem, ExitCode, SaveError, UsageError
+from graphopt.errors import EnvironmentProblem, ExitCode, LimitReached, SaveError, UsageError
 from graphopt.human import byte_size
+from graphopt.lock import exclusive
 
 __all__ = ["command"]
 
@@ -34,6 +36,9 @@ _SECTIONS = {
     "Where it runs": ("provider", "threads", "batch", "latency_table", "executor", "workers", "run_directory"),
     "What is written": ("output", "report", "external_data", "best_effort"),
 }
+
+_UNDECIDING = ("best_effort", "executor", "workers")
+"""What may change from one run to the next one that goes on from it."""
 
 _EPILOG = """\b
 Examples:
@@ -179,10 +184,15 @@ def command(
     Optimizes, prunes, refits, distils and quantizes; times variants on this machine and judges them on samples.
     """
     target = options.one_output(None, output)
-    writers = _writers(model, target, report)
+    table: Path | None = settings["latency_table"]
+    writers = _writers([model, target, *([table] if table else [])], report)
+    if table is not None:
+        _check_table(table, model, target)
+    options.keep_apart([target, *report, *([table] if table else [])], [settings["data"], settings["evaluation"]])
     terminal = Terminal(as_json=as_json, quiet=quiet, verbose=verbose)
     own = {name: value for name, value in settings.items() if value not in (None, [], ())}
-    asked = json.dumps([str(model), goal, judged, own], sort_keys=True, default=str)
+    deciding = {name: value for name, value in own.items() if name not in _UNDECIDING}
+    asked = json.dumps([str(model), goal, judged, deciding], sort_keys=True, default=str)
     folders = target.with_name(f"{target.name}.run")
     folder = run_directory or folders / hashlib.sha256(asked.encode()).hexdigest()[:8]
     with terminal.progress("load") as progress:
@@ -212,17 +222,44 @@ def command(
     for path in writers:
         terminal.show(f"wrote {path}")
     if found.is_met and run_directory is None:
-        shutil.rmtree(folders, ignore_errors=True)
+        _remove(folders)
     elif not found.is_met:
         terminal.show(f"what was worked out is in {folder}")
     terminal.result({"input": str(model), "output": str(target) if is_written else None, **data})
     if found.is_met:
         return ExitCode.OK
-    return ExitCode.INFEASIBLE if found.choice.point is None else ExitCode.HARMFUL
+    code = ExitCode.INFEASIBLE if found.choice.point is None else ExitCode.HARMFUL
+    return complain(found.verdict, "", code) if quiet else code
 
 
-def _writers(model: Path, target: Path, reports: Sequence[Path]) -> dict[Path, Callable[[Mapping[str, Any]], str]]:
+def _remove(folders: Path) -> None:
+    """Removes what runs for this output have left, unless one of them is at work; whatever else is there stays."""
+    for lock in folders.glob("*/lock"):
+        with contextlib.suppress(LimitReached, SaveError), exclusive(lock, wait=0):
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folders.rmdir()
+
+
+def _check_table(table: Path, model: Path, target: Path) -> None:
+    """That the latency table can be written, and replaces no other file of this run.
+
+    Raises:
+        SaveError: It cannot.
+    """
+    from graphopt import io
+
+    if table.resolve() in (model.resolve(), target.resolve()):
+        raise SaveError(f"{table} would be replaced by another file of this run", hint="Name another file.")
+    io.check_target(table)
+
+
+def _writers(others: Sequence[Path], reports: Sequence[Path]) -> dict[Path, Callable[[Mapping[str, Any]], str]]:
     """How each report is written; checked now, so that no work is lost.
+
+    Args:
+        others: Files that this run reads or writes, too.
+        reports: Files.
 
     Raises:
         UsageError: The ending of a file says nothing.
@@ -232,7 +269,7 @@ def _writers(model: Path, target: Path, reports: Sequence[Path]) -> dict[Path, C
     from graphopt import io
 
     found: dict[Path, Callable[[Mapping[str, Any]], str]] = {}
-    taken = {model.resolve(), target.resolve()}
+    taken = {path.resolve() for path in others}
     for path in reports:
         if path.suffix.lower() not in _FORMATS:
             raise UsageError(f"{path} is no report", hint=f"Let its name end in {', '.join(_FORMATS)}.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from graphopt.errors import UsageError
+from graphopt.errors import SaveError, UsageError
 from graphopt.pipeline import spec
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Shapes",
     "calibration",
     "channels",
+    "keep_apart",
     "names",
     "one_output",
     "reporting",
@@ -145,6 +146,25 @@ _SAMPLES = click.option(
 CUSTOM_OPS = click.option(
     "--custom-ops", type=click.Path(), multiple=True, metavar="LIBRARY", help="Custom-operator library. Repeatable."
 )
+
+
+def keep_apart(written: Iterable[Path], read: Iterable[str | None]) -> None:
+    """That nothing of what is written replaces data that are read.
+
+    Args:
+        written: Files that will be.
+        read: Specs of data; None where there are none.
+
+    Raises:
+        UsageError: A spec is none.
+        SaveError: A file would be replaced.
+    """
+    from graphopt.datasets.options import parse_spec
+
+    sources = [Path(parse_spec(spec)[0]).resolve() for spec in read if spec is not None]
+    for one in written:
+        if one.resolve() in sources and one.exists():
+            raise SaveError(f"{one} would be replaced, and holds data that are read", hint="Name another file.")
 
 
 def reporting(command: Command) -> Command:

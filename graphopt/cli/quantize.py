@@ -104,6 +104,7 @@ def command(
     the report names them. Static ranges need --calibration; the other schemes do without. OUTPUT may be MODEL itself.
     """
     target = options.one_output(output, output_option)
+    options.keep_apart([target], [calibration])
     terminal = Terminal(as_json=as_json, quiet=quiet, verbose=verbose)
     size_before = model.stat().st_size if model.is_file() else 0
     own = {name: value for name, value in settings.items() if value is not None}

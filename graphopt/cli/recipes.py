@@ -164,7 +164,7 @@ class _Key:
             return [word] if word else []
         found = value if self._is_list and isinstance(value, list) else [value]
         types, _ = self._kind  # compared as they are: TOML's true is no number, though Python's is
-        if not found or any(type(one) not in types or not str(one).strip() for one in found):
+        if not found or any(type(one) not in types or not str(one).strip() or "\0" in str(one) for one in found):
             raise ValueError(value)
         return self._spelled(map(str, found))
 
@@ -217,7 +217,7 @@ def read(path: Path, settings: Sequence[Setting] = (), flags: Sequence[str] = ()
 def _tables(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     """The table of each step, and where it is."""
     try:
-        held = tomllib.loads(path.read_text("utf-8"))
+        held = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ModelError(f"cannot read the recipe {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

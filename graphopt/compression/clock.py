@@ -77,13 +77,13 @@ class Table:
             if content["schema"] != _SCHEMA:
                 raise KeyError("schema")
             key = dict(content["key"])
-            models = {str(name): float(share) for name, share in content["models"].items()}
+            models = {str(name): _positive(share) for name, share in content["models"].items()}
             operators = content["operators"]
             table = None if operators is None else LatencyTable.from_json(json.dumps(operators))
-            milliseconds = float("nan") if content["milliseconds"] is None else float(content["milliseconds"])
+            milliseconds = _positive(content["milliseconds"]) if models else float("nan")
         except OSError as error:
             raise ModelError(f"cannot read the latency table {os.fspath(path)}: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, ModelError) as error:
             raise ModelError(
                 f"{os.fspath(path)} is no latency table of graphopt compress", hint="Name a new file: it is written."
             ) from error
@@ -94,6 +94,18 @@ class Table:
                 hint="Name a new file: it is written.",
             )
         self.models, self.operators, self.milliseconds = models, table, milliseconds
+
+
+def _positive(given: Any) -> float:
+    """A measured number.
+
+    Raises:
+        ValueError: It is none.
+    """
+    number = float(given)
+    if not 0 < number < float("inf"):
+        raise ValueError(given)
+    return number
 
 
 class Clock:

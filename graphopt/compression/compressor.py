@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterable
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from graphopt import io
 from graphopt.compression import settings as choices
+from graphopt.compression.executors import EXECUTORS
 from graphopt.compression.gates import Limits
 from graphopt.compression.job import Job
 from graphopt.compression.settings import Settings
 from graphopt.compression.trial import Context
 from graphopt.compression.workspace import Workspace
-from graphopt.errors import Harmful, Infeasible, UsageError
+from graphopt.errors import Harmful, Infeasible, SaveError, UsageError
 from graphopt.interop.kinds import Source
 from graphopt.lock import exclusive
+from graphopt.pipeline.spec import close_match
 from graphopt.pruning.goal import Goal
+from graphopt.pruning.plan import digest_of, digest_of_weights
 
 __all__ = ["compress"]
 
@@ -146,6 +151,10 @@ def compress(
         raise UsageError(
             "there is neither a goal nor a limit", hint='Give goal={"latency": 0.5}, or max_drop=0.5, or both.'
         )
+    if workers < 1:
+        raise UsageError(f"workers cannot be {workers}", hint="Give 1 or more.")
+    if executor not in EXECUTORS:
+        raise UsageError(f"there is no executor '{executor}'", hint=close_match(executor, list(EXECUTORS)))
     skip = choices.skipped(skip)
     settings = Settings(
         goal="" if goal is None else str(Goal.of(goal)),
@@ -184,7 +193,8 @@ def compress(
         if not best_effort:
             _insist(report)
         model = io.load(path)
-        model.metadata_props["graphopt.compress"] = report.stamp()
+        if origin.holds_metadata:
+            model.metadata_props["graphopt.compress"] = report.stamp()
         model.meta["graphopt.scratch"] = scratch  # big weights stay in its files as long as somebody has the model
         result = origin.give_back(model)
     return (result, report) if with_report else result
@@ -207,7 +217,13 @@ def _context(
     """What trials share; where they run in other processes, what these need is left in files."""
     original = origin.original
     if not isinstance(original, Path):
+        given = original
         original = workspace.model("original", origin.read)
+        if _digest(io.load(original)) != _digest(given):
+            raise UsageError(
+                f"{workspace.folder} keeps another run: its model differs",
+                hint="Name another folder, or remove this one.",
+            )
     if is_shared:
         data = _on_disk(workspace, "data", data)
         evaluation = _on_disk(workspace, "evaluation", evaluation)
@@ -233,9 +249,34 @@ def _on_disk(workspace: Workspace, name: str, data: Any) -> str | None:
             hint="Give arrays by input name or a path, or executor='serial'.",
         )
     path = workspace.folder / f"{name}.npz"
-    arrays: dict[str, Any] = {key: np.asarray(one) for key, one in data.items()}
-    np.savez(path, **arrays)
+    _save_arrays(path, {str(key): np.asarray(one) for key, one in data.items()})
     return str(path)
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """As ``numpy.savez`` does, which takes no array of the name ``file``, pickles objects, and leaves half a file.
+
+    Raises:
+        UsageError: Python objects are no arrays.
+        SaveError: It cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with zipfile.ZipFile(part, "w") as held:
+            for name, array in arrays.items():
+                if array.dtype.hasobject:
+                    raise UsageError(f"'{name}' holds Python objects", hint="Give numbers or texts.")
+                with held.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
+        part.replace(path)
+    except OSError as error:
+        raise SaveError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _digest(model: ir.Model) -> tuple[str, str]:
+    return digest_of(model), digest_of_weights(model)
 
 
 def _insist(report: Any) -> None:

@@ -11,14 +11,16 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import signal
+import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Final, TypeAlias
 
 from graphopt.compression.trial import Context, Outcome, Trial, run
-from graphopt.errors import EnvironmentProblem, LimitReached, UsageError
-from graphopt.pipeline.spec import close_match
+from graphopt.errors import EnvironmentProblem, LimitReached
 
 __all__ = ["EXECUTORS", "Executor", "opened"]
 
@@ -36,6 +38,7 @@ def _serial(context: Context, workers: int) -> Iterator[Executor]:
 @contextlib.contextmanager
 def _processes(context: Context, workers: int) -> Iterator[Executor]:
     spawn = multiprocessing.get_context("spawn")
+    scratch = tempfile.TemporaryDirectory(prefix="trials-", dir=context.workspace.folder)
 
     def run_all(asked: Sequence[Trial]) -> list[list[Outcome]]:
         found: dict[Trial, list[Outcome]] = {}
@@ -43,8 +46,12 @@ def _processes(context: Context, workers: int) -> Iterator[Executor]:
             left = [one for one in asked if one not in found]
             if not left:
                 break
-            with ProcessPoolExecutor(min(workers, len(left)), mp_context=spawn) as pool:
-                futures = {one: pool.submit(run, one) for one in left}
+            pool = ProcessPoolExecutor(
+                min(workers, len(left)), mp_context=spawn, initializer=_settle, initargs=(scratch.name,)
+            )
+            with pool, _ended_with_us():
+                with _uninterrupted():
+                    futures = {one: pool.submit(run, one) for one in left}
                 for one, future in futures.items():
                     with contextlib.suppress(BrokenProcessPool):
                         found[one] = future.result()
@@ -56,7 +63,46 @@ def _processes(context: Context, workers: int) -> Iterator[Executor]:
             )
         return [found[one] for one in asked]
 
-    yield run_all
+    with scratch:
+        yield run_all
+
+
+def _settle(scratch: str) -> None:
+    """Prepares a process: what it leaves behind goes with the parent's folder, and it ends when the parent does."""
+    tempfile.tempdir = scratch
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # killed without a word: nobody waits for the result, and queues never say so
+
+
+@contextlib.contextmanager
+def _ended_with_us() -> Iterator[None]:
+    """Ends the processes that were started in the block if it fails: a trial may take minutes more."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:  # an interruption, too
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        raise
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes that are started in the block do not hear Ctrl-C, which a terminal sends to all: we do, afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -109,9 +155,6 @@ def opened(name: str, context: Context, workers: int) -> contextlib.AbstractCont
         workers: How many trials run at once.
 
     Raises:
-        UsageError: There is none of that name.
         EnvironmentProblem: Its package is not installed.
     """
-    if name not in EXECUTORS:
-        raise UsageError(f"there is no executor '{name}'", hint=close_match(name, list(EXECUTORS)))
     return EXECUTORS[name](context, workers)

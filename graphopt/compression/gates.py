@@ -55,7 +55,7 @@ class Limits:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is not None and not value >= 0:
+            if value is not None and (not isinstance(value, int | float) or not value >= 0):
                 raise UsageError(f"a limit of {field.name.replace('_', '-')}={value} is none", hint="Give 0 or more.")
 
 
@@ -239,8 +239,7 @@ def has_nan(outputs: Array) -> Array:
     """
     if outputs.dtype.kind != "f":
         return np.zeros(len(outputs), bool)
-    found: Array = np.isnan(outputs).any(tuple(range(1, outputs.ndim)))
-    return found
+    return np.asarray(np.isnan(outputs).any(tuple(range(1, outputs.ndim))))
 
 
 def probabilities(outputs: Array, is_probability: bool) -> Array:

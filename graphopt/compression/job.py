@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib.util
 import itertools
 import math
 import re
@@ -28,7 +29,7 @@ from graphopt.compression.search import Choice, Point, Search, Variant
 from graphopt.compression.sensitivity import Sensitivity, sensitivities
 from graphopt.compression.trial import Context, Outcome, Trial
 from graphopt.compression.tuning import tuned
-from graphopt.errors import UsageError
+from graphopt.errors import ModelError, UsageError
 from graphopt.pruning.goal import Goal
 from graphopt.pruning.plan import digest_of, digest_of_weights
 from graphopt.pruning.report import Size
@@ -97,6 +98,7 @@ class Job:
             self.notes += drawn.notes
             judge = context.chooser
             self._check_limits(judge, context.referee)
+            self._check_training()
             self._workspace.claim(self._identity())
             stage.decision = (
                 f"{len(drawn.train):,} samples to learn from, {drawn.fitted:,} of them to calibrate with, "
@@ -131,6 +133,21 @@ class Job:
                     hint="Check the labels: some of them must count.",
                 )
 
+    def _check_training(self) -> None:
+        """Says now what would be found out after hours. Whether PyTorch is there is said where it is needed."""
+        settings = self._settings
+        if "distill" in settings.skip or self._context.drawn.is_synthetic or importlib.util.find_spec("torch") is None:
+            return
+        if settings.loss:
+            from graphopt.distillation.losses.objective import parse
+
+            first = self._context.model.graph.outputs[0].name or ""
+            parse(settings.loss, default_student=first, default_teacher=first)
+        if settings.augment:
+            from graphopt.distillation.augmentations import augmentation
+
+            augmentation(settings.augment, settings.seed, 1)
+
     def _optimized(self) -> ir.Model:
         import graphopt
 
@@ -159,6 +176,8 @@ class Job:
         with contextlib.ExitStack() as stack:
             self._table = self._opened_table()
             feeds = next(context.drawn.choose.batches(settings.batch))
+            if settings.batch > (there := len(context.drawn.choose)):
+                self.notes.append(f"there are no {settings.batch:,} samples for a run: latency is that of {there:,}")
             self._clock = stack.enter_context(
                 Clock(
                     context.original,
@@ -232,8 +251,10 @@ class Job:
 
         table = Table(key, save)
         if kept.exists():
-            table.read(kept)
-        elif self._table_file is not None and self._table_file.exists():
+            with contextlib.suppress(ModelError):  # a damaged one is measured again
+                table.read(kept)
+                return table
+        if self._table_file is not None and self._table_file.exists():
             table.read(self._table_file)
             self._workspace.write_text("latency.json", table.to_json())
         return table
@@ -304,7 +325,7 @@ class Job:
             assert self._chooser is not None
             name = f"plans/{way:.3f}.json"
             plan, is_last = self._chooser.plan(way)
-            if not (self._workspace.folder / name).exists():
+            if self._workspace.read(name) is None:
                 self._workspace.write_text(name, plan.to_json())
             if is_last:
                 self._ends.add(way)

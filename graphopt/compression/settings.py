@@ -31,6 +31,8 @@ _FEWEST: Final[Mapping[str, int]] = {
 }  # fmt: skip
 """Whole numbers, and the least that they can be."""
 
+_MOST_THREADS: Final = 1024
+
 _DROP: Final = re.compile(r"(rel:)?\s*([0-9.eE+-]+)\s*(%?)")
 
 
@@ -87,11 +89,17 @@ class Settings:
     def __post_init__(self) -> None:
         if not isinstance(self.keep, int | float) or not 0 <= self.keep <= 1:
             raise UsageError(f"keep={self.keep!r} is no share", hint="Give a number from 0 to 1.")
-        if not 0 < self.learning_rate < float("inf"):
+        if not isinstance(self.metric, str):
+            raise UsageError(
+                f"a metric cannot be a {type(self.metric).__name__}", hint="Give a name, or module:function."
+            )
+        if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
+            raise UsageError(f"threads cannot be {self.threads}", hint=f"Give 1 to {_MOST_THREADS}.")
+        if not isinstance(self.learning_rate, int | float) or not 0 < self.learning_rate < float("inf"):
             raise UsageError(f"a learning rate of {self.learning_rate} teaches nothing", hint="Give 0.001, say.")
         for name, fewest in _FEWEST.items():
             number = getattr(self, name)
-            if number < fewest:
+            if not isinstance(number, int) or number < fewest:
                 raise UsageError(f"{name.replace('_', '-')} cannot be {number}", hint=f"Give {fewest} or more.")
 
 

@@ -6,6 +6,7 @@ trials may run beside each other.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -263,7 +264,8 @@ def _outcome(context: Context, variant: Variant) -> Outcome:
     name = f"variants/{variant.name}.json"
     kept = context.workspace.read(name)
     if kept is not None:
-        return _from_dict(kept)
+        with contextlib.suppress(KeyError, TypeError):  # damaged: it is judged again
+            return _from_dict(kept)
     try:
         path = context.variant(variant)
         found = _judged(context, variant, path)

@@ -28,7 +28,15 @@ from graphopt.errors import ModelError, SaveError, UsageError
 __all__ = ["Workspace"]
 
 _LOCK: Final = "lock"
-_OURS: Final = (_LOCK, "original.onnx", "data.npz", "evaluation.npz", "trial.json")
+_OURS: Final = (
+    _LOCK,
+    "original.onnx",
+    "data.npz",
+    "evaluation.npz",
+    "trial.json",
+    "data.npz.part",
+    "evaluation.npz.part",
+)
 """What may be there before it is said what the run is of."""
 
 

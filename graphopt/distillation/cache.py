@@ -12,10 +12,10 @@ from torch import Tensor
 
 from graphopt.distillation.batch import TopK
 from graphopt.distillation.filling import Feed, Filling, Progress, is_foreign, writing
-from graphopt.lock import exclusive
 from graphopt.distillation.storage import LOCK, Contents, Header
 from graphopt.distillation.teacher import Feeds, Ids, Teacher
 from graphopt.errors import ModelError, UsageError
+from graphopt.lock import exclusive
 
 __all__ = ["Cache", "Contents", "Feed", "Progress"]
 

@@ -21,7 +21,6 @@ from graphopt.distillation.checkpoint import Checkpoints
 from graphopt.distillation.evaluation import Agreement
 from graphopt.distillation.history import History, Moment, Progress, Record
 from graphopt.distillation.judging import Judge, Served, choose_metrics, deviation, named_kinds, size
-from graphopt.lock import exclusive
 from graphopt.distillation.losses import Objective, parse
 from graphopt.distillation.parallel import World
 from graphopt.distillation.reading import Reader
@@ -35,6 +34,7 @@ from graphopt.distillation.student import GraphStudent, Student, is_model, open_
 from graphopt.distillation.trainer import fit
 from graphopt.errors import EnvironmentProblem, SaveError, UsageError
 from graphopt.interop.kinds import Source
+from graphopt.lock import exclusive
 
 __all__ = ["Job"]
 

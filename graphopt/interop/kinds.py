@@ -25,11 +25,13 @@ class Source:
         read: Makes a fresh ``ir.Model`` that may be changed freely.
         give_back: Turns a result into the caller's kind.
         original: The path, or an unchanged ``ir.Model``, to compare results with.
+        holds_metadata: Whether the caller's kind of model can hold metadata of our own.
     """
 
     read: Callable[[], ir.Model]
     give_back: Callable[[ir.Model], Any]
     original: Path | ir.Model
+    holds_metadata: bool = True
 
     @classmethod
     def of(cls, source: Any, *, allow_loss: bool = False) -> Source:
@@ -55,7 +57,12 @@ class Source:
             from graphopt.interop import graphsurgeon
 
             model = graphsurgeon.to_ir(source)
-            return cls(lambda: _copy(model), lambda result: graphsurgeon.from_ir(result, allow_loss=allow_loss), model)
+            return cls(
+                lambda: _copy(model),
+                lambda result: graphsurgeon.from_ir(result, allow_loss=allow_loss),
+                model,
+                holds_metadata=False,
+            )
         raise UsageError(
             f"a {type(source).__module__}.{type(source).__qualname__} is no model",
             hint="Give a path, an onnx_ir.Model, an onnx.ModelProto or an onnx_graphsurgeon.Graph.",

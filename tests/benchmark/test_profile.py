@@ -10,7 +10,7 @@ from harness import parse
 
 import graphopt
 from graphopt.benchmark.profile import node_times
-from graphopt.errors import ModelError
+from graphopt.errors import ModelError, SaveError
 
 
 @pytest.fixture
@@ -45,3 +45,14 @@ def test_nothing_is_left_behind(model: Path, monkeypatch: pytest.MonkeyPatch, tm
 def test_feeds_that_do_not_fit_are_told(model: Path) -> None:
     with pytest.raises(ModelError, match="cannot run the model"):
         node_times(model, {"x": np.ones((1, 3), np.float32)}, runs=1)
+
+
+def test_no_room_for_the_profile_is_told(model: Path) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        with pytest.raises(SaveError, match="could not write its profile"):
+            node_times(model, {"x": np.zeros((2, 512), np.float32)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

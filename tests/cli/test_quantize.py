@@ -54,6 +54,14 @@ def operators(path: Path) -> set[str]:
     return {node.op_type for node in loaded.graph.node}
 
 
+def test_does_not_replace_its_data(model: Path, data: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    target = model.parent / "inputs.npz"
+    before = target.read_bytes()
+    _, complaint = run(capsys, model, target, *data, code=4)
+    assert "holds data that are read" in complaint
+    assert target.read_bytes() == before
+
+
 def test_writes_and_reports(
     model: Path, data: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -170,6 +170,11 @@ def test_values(text: str, words: str, tmp_path: Path) -> None:
     assert found == ["compress", "m.onnx", *words.split()]
 
 
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = write(tmp_path, '\ufeffcommand = "doctor"')
+    assert [step.name for step in recipes.read(path)] == ["doctor"]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -219,6 +224,7 @@ def test_a_module_beside_the_recipe_is_found(folder: Path, capsys: pytest.Captur
         ('command = "compress"\nmodel = "m"\nexternal-data = true\nno-external-data = true', "there twice", "one"),
         ('command = "compress"\nmodel = ["a", "b"]', "'model' cannot be ['a', 'b']", "It takes a path."),
         ('command = "compress"\nmodel = " "', "'model' cannot be ' '", "a path"),
+        ('command = "compress"\nmodel = "a\\u0000"', "'model' cannot be 'a\\x00'", "a path"),
         ('command = "compress"\nmodel = "m"\nepochs = "3"', "'epochs' cannot be '3'", "a whole number"),
         ('command = "compress"\nmodel = "m"\nepochs = true', "'epochs' cannot be True", "a whole number"),
         ('command = "compress"\nmodel = "m"\nepochs = 2.5', "'epochs' cannot be 2.5", "a whole number"),

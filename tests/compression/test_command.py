@@ -74,3 +74,41 @@ def test_mistakes_are_told_at_once(
 def test_a_report_may_not_replace_the_model(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--goal", "macs=0.5", "--report", "./x.html", "--report", "x.html"]) == ExitCode.SAVE
     assert "would be replaced" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["-o", "--report", "--latency-table"])
+def test_data_are_not_replaced(option: str, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    data = Path(command[command.index("--data") + 1])
+    copy = Path(command[-1]).with_name("data.json")
+    copy.write_bytes(data.read_bytes())
+    words = [str(copy) if word == str(data) else word for word in command]
+    words = [*words[:-1], str(copy)] if option == "-o" else [*words, option, str(copy)]
+    assert main([*words, "--goal", "macs=0.5"]) == ExitCode.SAVE
+    assert "holds data that are read" in capsys.readouterr().err
+    assert copy.read_bytes() == data.read_bytes()
+
+
+def test_the_latency_table_is_no_other_file(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--goal", "macs=0.5", "--latency-table", command[-1]]) == ExitCode.SAVE
+    assert "would be replaced" in capsys.readouterr().err
+    assert not Path(command[-1]).exists()
+
+
+def test_only_its_own_files_are_removed_after_a_run(command: list[str]) -> None:
+    folder = Path(f"{command[-1]}.run")
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work", "utf-8")
+    assert main([*command, "--goal", "macs=0.5", "-q"]) == ExitCode.OK
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+
+
+def test_quiet_says_what_is_infeasible_and_best_effort_goes_on(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*command, "--goal", "macs=0.001", "--keep", "0.5", "-q"]
+    assert main(words) == ExitCode.INFEASIBLE
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "infeasible" in captured.err
+    assert main([*words, "--best-effort"]) == ExitCode.INFEASIBLE
+    assert len(list(Path(f"{command[-1]}.run").iterdir())) == 1

@@ -8,6 +8,8 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 
 import graphopt
 from graphopt.compression import executors
+from graphopt.compression.compressor import _save_arrays
 from graphopt.compression.gates import Audit, Limits
 from graphopt.compression.judging import Judge
 from graphopt.compression.report import CompressionReport
@@ -245,6 +248,17 @@ def test_killed_at_any_stage_goes_on_to_the_same_bytes(file: str, digits: Path, 
         ({"goal": "macs=0.5", "output": "z"}, "no output 'z'"),
         ({"goal": "macs=0.5", "executor": "moon"}, "no executor 'moon'"),
         ({"goal": "macs=0.5", "class_drop": -1}, "limit of class-drop=-1"),
+        ({"goal": "macs=0.5", "class_drop": "1"}, "limit of class-drop=1 is none"),
+        ({"goal": "macs=0.5", "keep": float("nan")}, "keep=nan is no share"),
+        ({"goal": "macs=0.5", "learning_rate": float("nan")}, "learning rate of nan"),
+        ({"goal": "macs=0.5", "batch": 0}, "batch cannot be 0"),
+        ({"goal": "macs=0.5", "threads": 0}, "threads cannot be 0"),
+        ({"goal": "macs=0.5", "workers": 0}, "workers cannot be 0"),
+        ({"goal": "macs=0.5", "metric": len}, "a metric cannot be"),
+        ({"goal": "macs=0.5", "precisions": ["int8"]}, "no precision int8 without quantization"),
+        ({"goal": "macs=0.5", "slice_drop": 1}, "slice-drop needs labels and slices"),
+        ({"goal": "macs=0.5", "skip": [], "loss": "luck"}, "no loss 'luck'"),
+        ({"goal": "macs=0.5", "skip": [], "augment": "luck"}, "no augmentation 'luck'"),
     ],
 )
 def test_bad_options_are_told(options: dict[str, Any], message: str, digits: Path) -> None:
@@ -314,3 +328,108 @@ def test_a_worker_that_is_killed_is_survived(
     beside, _ = compress(digits, goal="macs=0.5", latency_table=table, executor="ray", run_directory=tmp_path / "run")
     assert mark.exists()
     assert contents(alone, tmp_path) == contents(beside, tmp_path)
+
+
+def test_a_folder_of_another_model_in_memory_is_refused(digits: Path, tmp_path: Path) -> None:
+    train = dict(np.load(digits / "train.npz"))
+    options: dict[str, Any] = {"goal": "macs=0.5", "run_directory": tmp_path / "run", **QUICK}
+    model = onnx.load(digits / "model.onnx")
+    first = graphopt.compress(model, train, **options)
+    assert graphopt.compress(model, train, **options) == first
+    weight = onnx.numpy_helper.to_array(model.graph.initializer[0])
+    model.graph.initializer[0].raw_data = (2 * weight).astype(np.float32).tobytes()
+    with pytest.raises(UsageError, match="keeps another run: its model differs"):
+        graphopt.compress(model, train, **options)
+
+
+def test_a_graphsurgeon_graph_comes_back_as_one(digits: Path) -> None:
+    gs = pytest.importorskip("onnx_graphsurgeon")
+    graph = gs.import_onnx(onnx.load(digits / "model.onnx"))
+    found = graphopt.compress(graph, dict(np.load(digits / "train.npz")), goal="macs=0.5", **QUICK)
+    assert isinstance(found, gs.Graph)
+    assert graph.tensors()["w1"].shape == [16, 1, 3, 3]
+
+
+def test_an_original_that_gives_nan_is_told(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[N,4] x) => (float[N,4] y) { y = Log (x) }'
+    )
+    x = np.random.default_rng(0).standard_normal((100, 4)).astype(np.float32)
+    with pytest.raises(ModelError, match=r"the model gives NaN as 'y' for .* samples"):
+        graphopt.compress(model, {"x": x}, goal="macs=0.5", **QUICK)
+
+
+@pytest.mark.parametrize("text", ["", "{}"])
+@pytest.mark.parametrize("name", ["latency.json", "variants/0.000-float32.json"])
+def test_files_of_a_run_that_hold_something_else_are_made_again(
+    name: str, text: str, digits: Path, tmp_path: Path
+) -> None:
+    run_directory = tmp_path / "run"
+    _, first = compress(digits, goal="macs=0.5", run_directory=run_directory)
+    (run_directory / name).write_text(text, "utf-8")
+    _, again = compress(digits, goal="macs=0.5", run_directory=run_directory)
+    assert again.after == first.after
+    assert len((run_directory / name).read_text("utf-8")) > 2
+
+
+def test_a_table_of_no_time_is_none(digits: Path, table: Path, tmp_path: Path) -> None:
+    content = json.loads(table.read_text("utf-8"))
+    content["models"] = dict.fromkeys(content["models"], 0)
+    (tmp_path / "table.json").write_text(json.dumps(content), "utf-8")
+    with pytest.raises(ModelError, match="is no latency table"):
+        compress(digits, goal="macs=0.5", latency_table=tmp_path / "table.json")
+
+
+def test_an_input_may_be_called_file(tmp_path: Path) -> None:
+    _save_arrays(tmp_path / "data.npz", {"file": np.arange(3), "a/b": np.ones((2, 2))})
+    kept = np.load(tmp_path / "data.npz")
+    assert sorted(kept) == ["a/b", "file"]
+    assert kept["file"].tolist() == [0, 1, 2]
+    with pytest.raises(UsageError, match="'y' holds Python objects"):
+        _save_arrays(tmp_path / "data.npz", {"y": np.array(["a"], object)})
+    assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux")
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGKILL])
+def test_processes_end_with_the_run_and_in_silence(told: signal.Signals, digits: Path, tmp_path: Path) -> None:
+    words = ["compress", digits / "model.onnx", "--data", digits / "train.npz", "--goal", "macs=0.5", "--threads", "1"]
+    words += ["--skip", "distill,sensitivity", "--executor", "processes", "-q", "-o", tmp_path / "out.onnx"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "graphopt", *map(str, words)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as started:
+        children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
+        deadline = time.monotonic() + 120
+        while not (workers := _workers(children)) and started.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert workers
+        if told == signal.SIGINT:
+            os.killpg(started.pid, told)
+            _, said = started.communicate(timeout=60)
+            assert (started.returncode, said.strip()) == (130, "interrupted")
+        else:
+            started.kill()
+            started.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while any(map(_is_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_is_alive, workers))
+
+
+def _workers(children: Path) -> list[int]:
+    found = [int(word) for word in children.read_text("ascii").split()] if children.exists() else []
+    return [one for one in found if "spawn_main" in Path(f"/proc/{one}/cmdline").read_text("ascii", "replace")]
+
+
+def _is_alive(process: int) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    try:
+        return status.read_text("ascii", "replace").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_run_of_more_samples_than_there_are_is_noted(digits: Path) -> None:
+    _, report = compress(digits, goal="macs=0.5", batch=5000)
+    assert any("there are no 5,000 samples for a run" in note for note in report.notes)

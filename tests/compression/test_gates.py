@@ -120,3 +120,30 @@ def test_a_limit_without_what_it_needs_is_an_error(name: str) -> None:
         audit(np.zeros((4, 2)), np.zeros((4, 2)), None, Limits(**{name: 1}))
     with pytest.raises(UsageError, match="limit"):
         Limits(**{name: -1})
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_nan_never_passes() -> None:
+    labels = np.tile([0, 1], 50)
+    before = _perfect(labels, 2)
+    after = before.copy()
+    after[7] = np.nan
+    found = audit(before, after, labels, Limits())
+    assert [(check.name, check.harm) for check in found.failed] == [("NaN", 0.01)]
+    assert audit(before, before, labels, Limits()).passed
+
+
+def test_a_column_that_hardly_repeats_makes_no_slices() -> None:
+    labels = np.tile([0, 1], 50)
+    outputs = _perfect(labels, 2)
+    with pytest.raises(UsageError, match="there are 100 slices of 100 samples"):
+        audit(outputs, outputs, labels, Limits(slice_drop=1), slices={"age": np.linspace(0, 1, 100)})
+
+
+def test_slices_of_nan_and_of_labels_that_do_not_count() -> None:
+    labels = np.repeat([0, 1, -100], 20)
+    outputs = _perfect(labels % 2, 2)
+    values = np.repeat([np.nan, 1.0, 2.0], 20)
+    found = audit(outputs, outputs, labels, Limits(slice_drop=1), slices={"age": values})
+    assert [(part.name, part.samples) for part in found.slices["age"]] == [("1.0", 20), ("nan", 20)]
+    assert found.passed

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -64,3 +67,35 @@ def test_unknown_names_have_near_ones_and_functions_are_imported() -> None:
         metric("acuracy")
     assert "accuracy" in caught.value.hint
     assert metric("math:hypot").score(3, 4) == 5  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["accuracy", "f1", "miou"])
+def test_a_label_beyond_the_classes_is_told(name: str) -> None:
+    outputs, labels = _case(3)
+    with pytest.raises(ModelError, match="there is a label 5, and the output has 5 classes"):
+        METRICS[name].score(outputs, labels + 1)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "f1", "miou"])
+def test_labels_that_do_not_count_and_unsigned_ones(name: str) -> None:
+    outputs, labels = _case(4)
+    score = METRICS[name].score
+    assert np.isnan(score(outputs, np.full_like(labels, -100)))
+    assert score(outputs, labels.astype(np.uint64)) == score(outputs, labels)
+
+
+@pytest.mark.parametrize("labels", [np.zeros((4, 3, 2)), np.full((4, 2, 3), "0")])
+def test_numbers_must_lie_as_those_of_the_output(labels: np.ndarray) -> None:
+    with pytest.raises(ModelError, match="do not fit outputs"):
+        METRICS["mae"].score(np.zeros((4, 2, 3)), labels)
+
+
+@pytest.mark.parametrize("given", ["None", "'good'", "[1.0, 2.0]"])
+def test_a_metric_of_the_users_that_gives_no_number(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd_metric.py").write_text(f"def score(outputs, labels):\n    return {given}\n", "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd_metric", raising=False)
+    with pytest.raises(UsageError, match=r"odd_metric:score gives a .*, which is no score"):
+        metric("odd_metric:score").score(*_case(5))

@@ -170,3 +170,15 @@ def test_several_limits_are_all_met() -> None:
     assert found.point is not None
     assert found.point.left["latency"] <= 0.5 * 1.01
     assert found.point.left["macs"] <= 0.4
+
+
+def test_nothing_follows_from_a_variant_that_could_not_be_built() -> None:
+    built: list[Variant] = []
+
+    def evaluate(variants: Sequence[Variant]) -> list[Point]:
+        built.extend(variants)
+        return [Point(one, {"latency": math.inf}, -math.inf, math.inf, math.inf, "no") for one in variants]
+
+    found = Search(evaluate, HALF, ["int8"]).run()
+    assert found.point is None
+    assert all(math.isfinite(one.way) for one in built)

@@ -47,6 +47,8 @@ def test_what_can_be_written(given: Any, limits: dict[str, float]) -> None:
         ("macs=50%", "no limit"),
         ({"macs": None}, "no limit"),
         ("params=2MB", "no limit"),
+        ("macs=5ms", "no limit"),
+        ("latency=0.05ms", "latency=0.05ms cannot be told from a share"),
     ],
 )
 def test_what_cannot(given: Any, words: str) -> None:
