@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -14,7 +15,9 @@ from harness import parse
 
 import graphopt
 from graphopt.cli.main import COMMANDS, main
+from graphopt.compression import clock
 from graphopt.errors import ExitCode
+from graphopt.pruning.latency.table import LatencyTable
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -42,6 +45,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez(tmp_path / "inputs.npz", bytes=inputs)
     _classroom(tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(clock, "_SECONDS", 0.05)  # rough, and quickly measured
+    monkeypatch.setattr(LatencyTable, "measure", functools.partial(LatencyTable.measure, max_seconds=1.0))
     return tmp_path
 
 

@@ -28,6 +28,7 @@ GROUPS = {
     "logreg_iris": 0,  # one layer, whose both sides are the interface
     "light_squeezenet": 25,
     "light_shufflenet": 13,
+    "digits": 3,
 }
 """At least so many groups."""
 

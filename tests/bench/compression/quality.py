@@ -81,7 +81,7 @@ class Pipeline:
             gone = sorted(places[int(unit)] for unit in ranking.order[: max(0, units - kept)])
             if gone:
                 removed[group.name], sizes[group.name] = gone, units
-        plan = Plan(template.model, f"random={number}", template.settings, template.data, removed, sizes)
+        plan = Plan(template.model, template.goal, template.settings, template.data, removed, sizes)
         return self.judged(graphopt.prune(self.optimized, plan=plan, calibration=self.fit))
 
     def chosen(self, goal: float, seed: int) -> Figures:
