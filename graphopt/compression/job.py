@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import importlib.util
 import itertools
 import math
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +16,9 @@ from typing import Any, Final
 import onnx_ir as ir
 
 from graphopt import io
-from graphopt.benchmark.profile import node_times
-from graphopt.compression import executors
+from graphopt.compression import evidence, executors
 from graphopt.compression.choosing import Chooser
 from graphopt.compression.clock import Clock, Table
-from graphopt.compression.gates import Audit
 from graphopt.compression.judging import AGREEMENT, FIDELITY, Judge
 from graphopt.compression.report import CompressionReport, Stage
 from graphopt.compression.search import Choice, Point, Search, Variant
@@ -38,8 +34,6 @@ __all__ = ["Job"]
 
 _RECOVERED: Final = 10  # times as much as is allowed may be lost before training
 _MEASURES: Final = ("macs", "params", "bytes")
-_INTEGERS: Final = re.compile("QLinear|QGemm|DynamicQuantize|.*Integer|MatMulNBits")
-"""Operators that compute with whole numbers."""
 
 
 class Job:
@@ -116,9 +110,7 @@ class Job:
         context, drawn = self._context, self._context.drawn
         return {
             "model": f"{digest_of(context.model)} {digest_of_weights(context.model)}",
-            "data": hashlib.sha256(
-                " ".join(one.bound.digest for one in (drawn.train, drawn.choose, drawn.final)).encode()
-            ).hexdigest(),
+            "data": evidence.digest(drawn),
             "settings": dataclasses.asdict(self._settings),
         }
 
@@ -371,16 +363,16 @@ class Job:
             before=self.before,
             after=Size.of(io.load(path), context.shapes),
             milliseconds=self._table.milliseconds,
-            ops=(_ops(context.model), _ops(io.load(path))),
+            ops=(evidence.operators(context.model), evidence.operators(io.load(path))),
             stages=list(self._stages.values()),
             harm=self._harm,
             kept=self._kept(point),
             sensitivity=self._sensitivity,
-            layers=self._layers(path),
-            flips=_flips(judge, audit, path),
-            history=self._history(point),
+            layers=evidence.layers(context, path),
+            flips=evidence.flips(judge, audit, path),
+            history=evidence.history(context, point.variant),
             notes=self.notes,
-            provenance=self._provenance(path),
+            provenance=evidence.provenance(context, path),
         )
         return path, report
 
@@ -398,42 +390,6 @@ class Job:
             for group in self._chooser.graph.groups
         }
 
-    def _layers(self, path: Path) -> list[dict[str, Any]]:
-        """What each node of both models takes, by the name it has in both."""
-        settings = self._settings
-        feeds = next(self._context.drawn.choose.batches(settings.batch))
-        running: dict[str, Any] = {"provider": settings.provider, "threads": settings.threads}
-        before, after = (
-            {one.name: one for one in node_times(file, feeds, **running)} for file in (self._context.original, path)
-        )
-        return [
-            {
-                "name": name,
-                "op": (after.get(name) or before[name]).op,
-                "before_ms": before[name].milliseconds if name in before else None,
-                "after_ms": after[name].milliseconds if name in after else None,
-                "precision": "int8" if name in after and _INTEGERS.match(after[name].op) else "float",
-            }
-            for name in dict.fromkeys([*before, *after])
-        ]
-
-    def _history(self, point: Point) -> list[dict[str, Any]]:
-        if not point.variant.trained:
-            return []
-        kept = self._workspace.read(f"trained/{point.variant.way:.3f}-report.json") or {}
-        return [dict(one) for one in kept.get("epochs", ())]
-
-    def _provenance(self, path: Path) -> dict[str, Any]:
-        from graphopt.benchmark.table import environment
-
-        return {
-            "original sha256": _sha256(self._context.original),
-            "result sha256": _sha256(path),
-            "data": self._identity()["data"],
-            "seed": self._settings.seed,
-            **environment(),
-        }
-
 
 def _share(after: int, before: int) -> float:
     """What is left; of nothing, all."""
@@ -445,42 +401,3 @@ def _grouped(variants: Sequence[Variant]) -> list[tuple[tuple[float, bool], list
     for one in variants:
         found.setdefault((one.way, one.trained), []).append(one)
     return list(found.items())
-
-
-def _ops(model: ir.Model) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for node in model.graph:
-        found[node.op_type] = found.get(node.op_type, 0) + 1
-    return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
-
-
-def _flips(judge: Judge, audit: Audit, path: Path) -> list[dict[str, Any]]:
-    """The samples whose class changed most."""
-    if not audit.changed:
-        return []
-    from graphopt.compression.gates import probabilities
-    from graphopt.compression.judging import is_probability
-
-    certain = is_probability(judge.before)
-    old, new = (probabilities(one, certain) for one in (judge.before, judge.outputs(path)))
-    labels = judge.samples.labels
-    rows = judge.samples.bound.rows
-    return [
-        {
-            "index": int(rows[number]),
-            "label": None if labels is None or labels.ndim != 1 else str(labels[number]),
-            "before": str(old[number].argmax()),
-            "after": str(new[number].argmax()),
-            "confidence_before": float(old[number].max()),
-            "confidence_after": float(new[number].max()),
-        }
-        for number in audit.changed
-    ]
-
-
-def _sha256(path: Path) -> str:
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 24):
-            total.update(chunk)
-    return total.hexdigest()
