@@ -49,6 +49,7 @@ CATALOGUE: dict[str, Entry] = {
     "eliminate-zero-states": _entry("EliminateZeroStates", "eliminate_zero_states", _EXACT),
     "eliminate-zero-biases": _entry("EliminateZeroBiases", "eliminate_zero_biases", _NUMERIC),
     "eliminate-idempotents": _entry("EliminateIdempotents", "eliminate_idempotents", _EXACT),
+    "eliminate-involutions": _entry("EliminateInvolutions", "eliminate_involutions", _EXACT),
     "eliminate-reductions": _entry("EliminateReductions", "eliminate_reductions", _NUMERIC),
     "sink-transposes": _entry("SinkTransposes", "sink_transposes", _NUMERIC),
     "fuse-reshape-transpose": _entry("FuseReshapeTranspose", "fuse_reshape_transpose", _EXACT),
