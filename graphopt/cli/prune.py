@@ -170,9 +170,10 @@ def command(
     _check_goal(ctx, goal, plan_source)
     target = options.one_output(output, output_option)
     table_target = latency_table if latency_table is not None and not latency_table.exists() else None
-    given = [path for path in (model, plan_source, Path(calibration or model)) if path is not None]
+    given = [path for path in (model, plan_source) if path is not None]
     beside_it = [path for path in (plan_target, plot, table_target) if path is not None]
     _check_targets(given, target, beside_it, settings["run_directory"])
+    options.keep_apart([target, *beside_it], [calibration])
     if plot is not None:
         from graphopt.pruning import plots
 

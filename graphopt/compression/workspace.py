@@ -92,7 +92,7 @@ class Workspace:
         elif kept != own:
             other = [name for name in own if kept.get(name) != own[name]]
             raise UsageError(
-                f"{self.folder} keeps another run: its {', '.join(other) or 'version'} differs",
+                f"{self.folder} keeps another run, of other {' and '.join(other) or 'versions'}",
                 hint="Name another folder, or remove this one.",
             )
 

@@ -22,6 +22,7 @@ from pruning.examples import classifier, inputs
 import graphopt
 from graphopt.cli.main import main
 from graphopt.cli.prune import command
+from graphopt.errors import ExitCode
 from graphopt.pruning import plots
 from graphopt.pruning.allocation import RANKINGS
 from graphopt.pruning.importance import CRITERIA
@@ -373,3 +374,17 @@ def test_every_choice_of_the_library_can_be_made() -> None:
     }
     wanted = set(inspect.signature(graphopt.prune).parameters) - python_only
     assert {renamed.get(name, name) for name in wanted} <= known
+
+
+@pytest.mark.parametrize("option", [["-o", "inputs.npz"], ["out.onnx", "--plan", "inputs.npz"]])
+def test_the_data_are_not_replaced(
+    option: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("inputs.npz", x=np.ones((4, 3), np.float32))
+    graphopt.save(parse("agraph (float[N,3] x) => (float[N,3] y) { y = Relu (x) }"), "model.onnx")
+    kept = Path("inputs.npz").read_bytes()
+    words = ["prune", "model.onnx", *option, "--goal", "macs=0.5", "--calibration", "inputs.npz:scale=2"]
+    assert main(words) == ExitCode.SAVE
+    assert "inputs.npz" in capsys.readouterr().err
+    assert Path("inputs.npz").read_bytes() == kept
