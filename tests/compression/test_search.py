@@ -50,6 +50,16 @@ def test_comes_within_five_percent_of_the_goal(limit: float) -> None:
     assert 0.95 * limit <= found.point.left["latency"] <= 1.01 * limit
 
 
+def test_goes_beyond_the_goal_where_that_costs_nothing() -> None:
+    def build(variants: Sequence[Variant]) -> list[Point]:
+        return [Point(one, {"latency": 0.5**one.way}, 0.9 if one.way < 1.5 else 0.8) for one in variants]
+
+    found = Search(build, HALF, ("float32",), train=False).run()
+    assert found.point is not None
+    assert found.point.left["latency"] < 0.48
+    assert found.point.score == 0.9
+
+
 def test_trains_what_meets_the_goal() -> None:
     found = search(World(), HALF)
     assert found.point is not None
