@@ -14,6 +14,7 @@ from graphopt.compression.search import Choice, Point, front
 from graphopt.compression.sensitivity import Sensitivity
 from graphopt.compression.settings import Settings
 from graphopt.pruning.report import Size
+from graphopt.reporting.plain import finite
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -180,7 +181,7 @@ class CompressionReport:
             "notes": list(self.notes),
             "provenance": dict(self.provenance),
         }
-        found: dict[str, Any] = _finite(json.loads(json.dumps(data)))
+        found: dict[str, Any] = finite(json.loads(json.dumps(data)))
         return found
 
     def stamp(self) -> str:
@@ -196,7 +197,7 @@ class CompressionReport:
             "after": self.audit.checks[0].after,
             "met": self.is_met,
         }
-        return json.dumps(_finite(kept))
+        return json.dumps(finite(kept))
 
     def _unit(self, check: str) -> str:
         """What the harm of a gate is in."""
@@ -244,12 +245,3 @@ def _first(scores: Mapping[str, Any] | None, metric: str) -> Any:
     """The score of the metric, or of what training judged by instead."""
     own = {name: one for name, one in (scores or {}).items() if name != "loss"}
     return own.get(metric, next(iter(own.values()), None))
-
-
-def _finite(data: Any) -> Any:
-    """With ``None`` for NaN and infinities, which JSON does not have."""
-    if isinstance(data, Mapping):
-        return {key: _finite(one) for key, one in data.items()}
-    if isinstance(data, list):
-        return [_finite(one) for one in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphopt.distillation.history import Record
+from graphopt.reporting.plain import finite
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -70,11 +70,11 @@ class DistillReport:
         return {
             "loss": self.loss,
             "samples": {"train": self.samples[0], "evaluation": self.samples[1]},
-            "models": [_plain(dataclasses.asdict(one)) for one in self.contenders],
-            "epochs": [_plain(dataclasses.asdict(one)) for one in self.records],
+            "models": [finite(dataclasses.asdict(one)) for one in self.contenders],
+            "epochs": [finite(dataclasses.asdict(one)) for one in self.records],
             "best": self.best,
             "rounds": list(self.rounds),
-            "deviation": _plain(self.deviation),
+            "deviation": finite(self.deviation),
             "cached": self.cached,
             "notes": list(self.notes),
             "seconds": dict(self.seconds),
@@ -89,10 +89,3 @@ class DistillReport:
         from graphopt.distillation.render import html
 
         return html(self)
-
-
-def _plain(data: Any) -> Any:
-    """With ``None`` for NaN and infinities, which JSON does not have."""
-    if isinstance(data, Mapping):
-        return {key: _plain(one) for key, one in data.items()}
-    return None if isinstance(data, float) and not math.isfinite(data) else data

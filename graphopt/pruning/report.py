@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from graphopt.reporting.plain import finite
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -128,7 +129,7 @@ class PruneReport:
             "before": dataclasses.asdict(self.before),
             "after": dataclasses.asdict(self.after),
             "groups": groups,
-            "refits": [_finite(dataclasses.asdict(one)) for one in self.refits],
+            "refits": [finite(dataclasses.asdict(one)) for one in self.refits],
             "proof": self.proof,
             "fidelity": dataclasses.asdict(self.fidelity) if self.fidelity is not None else None,
             "speedup": dataclasses.asdict(self.speedup) if self.speedup is not None else None,
@@ -145,8 +146,3 @@ class PruneReport:
         from graphopt.pruning import render
 
         return render.html(self)
-
-
-def _finite(data: Mapping[str, Any]) -> dict[str, Any]:
-    """With ``None`` for NaN and infinities, which JSON does not have."""
-    return {key: None if isinstance(one, float) and not math.isfinite(one) else one for key, one in data.items()}

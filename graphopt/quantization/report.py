@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from graphopt.reporting.plain import finite
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -72,7 +73,7 @@ class QuantizeReport:
         """Everything, as plain data for JSON; ``None`` for numbers that are not finite."""
         found = dataclasses.asdict(self)
         found["notes"], found["seconds"] = list(self.notes), dict(self.seconds)
-        result: dict[str, Any] = _finite(found)
+        result: dict[str, Any] = finite(found)
         return result
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -84,12 +85,3 @@ class QuantizeReport:
         from graphopt.quantization import render
 
         return render.html(self)
-
-
-def _finite(data: Any) -> Any:
-    """With ``None`` for NaN and infinities, which JSON does not have."""
-    if isinstance(data, dict):
-        return {key: _finite(one) for key, one in data.items()}
-    if isinstance(data, list | tuple):
-        return [_finite(one) for one in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data
