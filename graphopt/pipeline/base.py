@@ -130,6 +130,8 @@ class Context:
     Attributes:
         misses: How often a pass missed for which reason, by pass name.
         examples: One node for each pass name and reason.
+        computes_shapes: Whether the model, before anything was rewritten, works out shapes as it runs. Runtimes then do
+            not know those of much of it.
     """
 
     def __init__(self, model: ir.Model, *, target: Target = Target.PORTABLE, explain: bool = False) -> None:
@@ -139,6 +141,7 @@ class Context:
         self.misses: dict[str, collections.Counter[str]] = {}
         self.examples: dict[tuple[str, str], str] = {}
         self._scopes = {scope.graph: scope for scope in walk.scopes(model)}
+        self.computes_shapes = any(node.op_type == "Shape" for graph in self._scopes for node in graph)
 
     def refresh(self) -> None:
         """Forgets what is known, after a pass that does not say what it changed."""

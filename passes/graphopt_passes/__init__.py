@@ -86,7 +86,7 @@ CATALOGUE: dict[str, Entry] = {
     "fuse-multi-head-attention": _entry("FuseMultiHeadAttention", "fuse_multi_head_attention", _ORT),
     "fuse-packed-attention": _entry("FusePackedAttention", "fuse_packed_attention", _ORT),
     "fuse-skip-norm": _entry("FuseSkipNorm", "fuse_skip_norm", ("ort-cuda",)),
-    "convert-add-to-sum": _entry("ConvertAddToSum", "convert_add_to_sum", ("ort-cpu",)),
+    "convert-add-to-sum": _entry("ConvertAddToSum", "convert_add_to_sum", ("default", "exact", "ort-cpu")),
     "convert-einsum": _entry("ConvertEinsum", "convert_einsum", _NUMERIC),
     "convert-pow": _entry("ConvertPow", "convert_pow", _NUMERIC),
     "convert-reciprocal": _entry("ConvertReciprocal", "convert_reciprocal", _NUMERIC),

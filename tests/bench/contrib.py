@@ -57,7 +57,8 @@ _NOTES = """\
 ## What follows from this
 
 - **SkipLayerNormalization costs on the CPU**, by a factor, and ONNX Runtime makes one wherever it finds an Add before a
-  LayerNormalization and knows the shapes. `convert-add-to-sum` keeps it from doing so. Of RMS norms it makes none.
+  LayerNormalization and knows the shapes. `convert-add-to-sum` keeps it from doing so, for the portable target where it
+  would not have done so in the original. Of RMS norms it makes none.
 - **Attention beats MultiHeadAttention** for few tokens, since each head is written where it belongs; for many they are
   equal. It must be given a bias: without one, ONNX Runtime 1.31 ends with a segmentation fault. (Of the models below,
   T5's attention, which is not scaled, magnifies rounding so much that the proof drops this pass.)

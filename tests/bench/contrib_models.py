@@ -18,7 +18,7 @@ from zoo.layers import floats
 import graphopt
 from graphopt import proto
 
-__all__ = ["ARCHITECTURES", "lines"]
+__all__ = ["ARCHITECTURES", "feeds", "lines"]
 
 _LENGTHS: Final = (16, 128)
 _VOCABULARY: Final = 1000
@@ -83,7 +83,8 @@ ARCHITECTURES: tuple[Architecture, ...] = (
 )
 
 
-def _feeds(model: onnx.ModelProto, length: int) -> dict[str, Any]:
+def feeds(model: onnx.ModelProto, length: int) -> dict[str, Any]:
+    """One run's inputs for so many tokens, the last fifth of them masked out."""
     random = np.random.default_rng(0)
     sizes = {"N": 1, "S": length, "T": max(1, length // 2)}
     found: dict[str, Any] = {}
@@ -126,7 +127,7 @@ def lines(rounds: int, only: str) -> Iterator[str]:
             sessions = [session(one) for one in (before, *results)]
             symbolic = any(dim.dim_param == "S" for one in before.graph.input for dim in one.type.tensor_type.shape.dim)
             row = [found for length in _LENGTHS[: 2 if symbolic else 1]
-                   for found in ratio(sessions, _feeds(before, length), rounds)[1:]]  # fmt: skip
+                   for found in ratio(sessions, feeds(before, length), rounds)[1:]]  # fmt: skip
             gains.append(row if symbolic else row * 2)
             nodes = " → ".join(str(count_nodes(one.graph.node)) for one in (before, *results))
             cells = [f"{found:.3f}" for found in row] + ["-"] * (4 - len(row))

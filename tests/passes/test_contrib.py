@@ -18,7 +18,7 @@ from graphopt.pipeline import registry
 from graphopt.pipeline.base import Target
 
 PAGE = Path(__file__).parents[2] / "passes" / "CONTRIB.md"
-CONTRIB = {"fuse-multi-head-attention", "fuse-packed-attention", "fuse-skip-norm", "convert-add-to-sum"}
+CONTRIB = {"fuse-multi-head-attention", "fuse-packed-attention", "fuse-skip-norm"}
 NAMES = {ir.DataType.FLOAT: "float", ir.DataType.FLOAT16: "float16"}
 HEADER = '<ir_version: 10, opset_import: ["" : 20]>'
 

@@ -61,6 +61,21 @@ def test_onnx_runtime_leaves_it_alone(tmp_path: Path) -> None:
     assert loaded(after) == ["Sum", "LayerNormalization"]
 
 
+def test_portable_where_only_rewriting_reveals_the_shapes() -> None:
+    """As legacy exports are: nothing is declared, and a shape that is worked out hides the others."""
+    reshape = "k = Shape<start=0, end=2>(x) g = Concat<axis=0>(k, h) t = Reshape(y, g) s = Add(x, t)"
+    opaque = parse(
+        f"""<ir_version: 10, opset_import: ["" : 17]>
+        agraph (float[B,5,8] x, float[B,40] y, float[8] w, float[8] b) => (float[B,5,8] z)
+        {{ {reshape} {NORM} }}""",
+        {"h": np.array([8])},
+    )
+    assert "Sum" in [node.op_type for node in fires(NAME, opaque, count=1).graph]
+    declared = opaque.graph[3].outputs[0]
+    declared.type, declared.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["B", 5, 8])
+    unchanged(NAME, opaque)
+
+
 @pytest.mark.parametrize("target", [Target.PORTABLE, Target.ORT_CUDA])
 def test_other_targets(target: Target) -> None:
     unchanged(NAME, model(f"s = Add(x, y) {NORM}"), target)
