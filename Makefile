@@ -14,7 +14,7 @@ SOURCES := graphopt passes tests models
 shown = printf '$$ %s\n\n' '$(1)' && $(BIN)/$(1) && echo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format passes peers reproduce clean
+.PHONY: help demo test test-all lint format passes api peers reproduce clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,11 +31,12 @@ test: $(DEV) ## Run the default test suite
 test-all: $(DEV) ## Run everything: the long property, fuzz and size tests too
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS) --slow
 
-lint: $(DEV) ## ruff, mypy --strict, and the freshness of the pass catalogue
+lint: $(DEV) ## ruff, mypy --strict, and the freshness of the pass catalogue and the API page
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict $(SOURCES)
 	@$(BIN)/graphopt passes --check passes/README.md
+	@$(BIN)/python tests/reference.py --check graphopt/API.md
 
 format: $(DEV) ## Format the code and sort the imports
 	@$(BIN)/ruff check --fix --quiet .
@@ -43,6 +44,9 @@ format: $(DEV) ## Format the code and sort the imports
 
 passes: $(DEV) ## Regenerate passes/README.md
 	@$(BIN)/graphopt passes --markdown > $(VENV)/passes.md && mv $(VENV)/passes.md passes/README.md
+
+api: $(DEV) ## Regenerate graphopt/API.md
+	@$(BIN)/python tests/reference.py > $(VENV)/api.md && mv $(VENV)/api.md graphopt/API.md
 
 peers: $(DEV) ## Measure graphopt against other optimizers
 	@$(PIP) install -qq --upgrade 'pip>=25.1'

@@ -10,6 +10,7 @@ __all__ = [
     "count",
     "decimals",
     "duration",
+    "energy",
     "percent",
     "printable",
     "shorten",
@@ -45,6 +46,14 @@ def duration(milliseconds: float) -> str:
         return f"{milliseconds:.{decimals(milliseconds)}f} ms"
     seconds = milliseconds / 1000
     return f"{seconds:.{decimals(seconds)}f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def energy(millijoules: float | None) -> str:
+    """``31.2 mJ``, ``4.20 J``: three significant digits, in the unit that suits; a dash for ``None``."""
+    if millijoules is None:
+        return "-"
+    value, unit = (millijoules, "mJ") if millijoules < 999.5 else (millijoules / 1000, "J")
+    return f"{value:.{decimals(value)}f} {unit}"
 
 
 def times(ratio: float) -> str:

@@ -39,6 +39,9 @@ def load(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> ir.Model:
     A model read from a path has that path, made absolute, in ``model.meta["graphopt.path"]``; one with external data
     has its data files and their sizes in ``model.meta["graphopt.external"]``.
 
+    Args:
+        source: The path, the bytes or the message.
+
     Raises:
         ModelError: There is no such file, it is no ONNX model, its external data are missing or lead outside of its
             folder, or the graph is invalid (an undefined name, a name defined twice, a cycle).
@@ -95,7 +98,9 @@ def save(
 
     External data go to one file beside the model: ``NAME.data``, or ``NAME.1.data`` and so on while the model that
     is replaced still needs that name. The data file of a replaced model is removed. A path that ends in ``.ort`` gets
-    ONNX Runtime's own format, for its small builds: see :mod:`graphopt.interop.ort_format`.
+    ONNX Runtime's own format, for its small builds, with its optimizations for processors; ``.basic.ort``, as its
+    converter calls that, without them, so that accelerators find ONNX's operators: see
+    :mod:`graphopt.interop.ort_format`.
 
     Args:
         model: The model; not changed.
@@ -117,7 +122,7 @@ def save(
     if target.suffix == ".ort":
         from graphopt.interop.ort_format import to_ort_format
 
-        contents = to_ort_format(model)
+        contents = to_ort_format(model, level="basic" if target.name.endswith(".basic.ort") else "extended")
         with _explained(target):
             _save_alone(target, [contents], mode)
         return

@@ -29,6 +29,7 @@ __all__ = [
     "resolve_provider",
     "to_ort_value",
     "trim",
+    "version",
 ]
 
 Optimization = Literal["off", "basic", "extended", "all"]
@@ -94,6 +95,15 @@ def _onnxruntime() -> Any:
             hint="Install exactly one of onnxruntime and onnxruntime-gpu; 'graphopt doctor' says what is there.",
         ) from error
     return onnxruntime
+
+
+def version() -> str:
+    """The version of the onnxruntime that is installed.
+
+    Raises:
+        EnvironmentProblem: None is.
+    """
+    return str(_onnxruntime().__version__)
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphopt.human import bar, byte_size, count, duration, printable, shorten, shorten_all, times
+from graphopt.human import bar, byte_size, count, duration, energy, printable, shorten, shorten_all, times
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,14 @@ def test_count(number: int, text: str) -> None:
 )  # fmt: skip
 def test_duration(milliseconds: float, text: str) -> None:
     assert duration(milliseconds) == text
+
+
+@pytest.mark.parametrize(
+    ("millijoules", "text"),
+    [(0.01234, "0.0123 mJ"), (31.24, "31.2 mJ"), (999.4, "999 mJ"), (1000, "1.00 J"), (4200, "4.20 J"), (None, "-")],
+)
+def test_energy(millijoules: float | None, text: str) -> None:
+    assert energy(millijoules) == text
 
 
 def test_times() -> None:

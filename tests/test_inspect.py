@@ -58,6 +58,8 @@ def test_summary_of_a_small_net(tmp_path: Path) -> None:
     assert [(one.dtype, one.tensors, one.bytes) for one in found.stored] == [("FLOAT", 4, 1216), ("FLOAT16", 1, 6)]
     assert found.unused_initializers == 1
     assert found.costs.macs == 3 * (8 * 16 + 16 * 8 + 8 * 4)
+    assert found.memory == 1216 + 6 + 3 * 4 * (8 + 16 + 8)  # at the second layer: x, c and d
+    assert found.to_dict()["memory"] == found.memory
     assert found.largest[0] == StoredTensor("w1", "FLOAT", (8, 16), 512)
     assert (dict(found.extents), found.guessed) == ({"batch": 3}, ())
 

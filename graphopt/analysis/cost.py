@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from graphopt.analysis.shapes import Shapes
 
-__all__ = ["Costs", "NodeCost", "bind", "costs"]
+__all__ = ["Costs", "Meter", "NodeCost", "bind", "costs"]
 
 InputShapes = Mapping[str, Sequence[int]]
 
@@ -121,7 +121,7 @@ def costs(model: ir.Model, shapes: Shapes | None = None, *, input_shapes: InputS
         from graphopt.analysis.shapes import Shapes
 
         shapes = Shapes(model, believe_declared=True)
-    meter = _Meter(model, shapes, input_shapes or {})
+    meter = Meter(model, shapes, input_shapes or {})
     nodes = tuple(meter.graph(model.graph, ()))
     uncounted = collections.Counter(
         _operator(cost.node) for cost in nodes if cost.times and cost.macs is None and not _holds_graph(cost.node)
@@ -164,12 +164,26 @@ class _Bindings(Mapping[str, int]):
         return len(self.given)
 
 
-class _Meter:
-    """Walks the graphs of one model; shapes are made concrete once a value."""
+class Meter:
+    """Walks the graphs of one model without functions; shapes are made concrete once a value.
+
+    Args:
+        model: The model.
+        shapes: Its shapes.
+        input_shapes: Extents by input name, for symbolic dimensions.
+
+    Attributes:
+        constants: Values that are the same in every run.
+        bindings: Symbolic dimensions and their extents.
+        empty: Values that symbols leave without elements.
+
+    Raises:
+        UsageError: ``input_shapes`` names no input or contradicts the model.
+    """
 
     def __init__(self, model: ir.Model, shapes: Shapes, input_shapes: InputShapes) -> None:
         self._shapes = shapes
-        self._constants = constant_values(model, overridable=True)
+        self.constants = constant_values(model, overridable=True)
         self._concrete: dict[ir.Value, tuple[int, ...] | None] = {}
         self.bindings = _Bindings()
         self.empty = 0
@@ -193,11 +207,11 @@ class _Meter:
     def _node(self, node: ir.Node, within: tuple[str, ...]) -> NodeCost:
         work = self._work(node)
         read, written = self._activations(node)
-        weights = list(dict.fromkeys(value for value in node.inputs if value in self._constants))
+        weights = list(dict.fromkeys(value for value in node.inputs if value in self.constants))
         return NodeCost(
             node,
             within,
-            times=0 if node.outputs and all(value in self._constants for value in node.outputs) else 1,
+            times=0 if node.outputs and all(value in self.constants for value in node.outputs) else 1,
             macs=None if work is None else work.macs,
             flops=None if work is None else 2 * work.macs + work.other,
             parameters=sum(self._parameters(value) for value in weights) + sum(attribute_parameters(node)),
@@ -218,10 +232,10 @@ class _Meter:
     def _activations(self, node: ir.Node) -> tuple[int, int]:
         if node.op_type in VIEWS:
             return 0, 0
-        written = sum(self._bytes(value) for value in node.outputs)
+        written = sum(self.bytes_of(value) for value in node.outputs)
         sources = list(dict.fromkeys(value for value in node.inputs if value is not None))
-        read = [self._bytes(value) for value in sources if value not in self._constants]
-        if node.op_type in GATHERS and read and sources[0] not in self._constants:
+        read = [self.bytes_of(value) for value in sources if value not in self.constants]
+        if node.op_type in GATHERS and read and sources[0] not in self.constants:
             read[0] = min(read[0], written)
         return sum(read), written
 
@@ -229,9 +243,9 @@ class _Meter:
         producer = value.producer()
         if producer is not None and producer.op_type == "DequantizeLinear" and producer.inputs[0] is not None:
             value = producer.inputs[0]  # runtimes keep the weight quantized and fuse this node away
-        size = 0 if node.op_type in VIEWS else self._bytes(value)
+        size = 0 if node.op_type in VIEWS else self.bytes_of(value)
         if node.op_type in GATHERS and value is node.inputs[0]:
-            return min(size, sum(self._bytes(output) for output in node.outputs))
+            return min(size, sum(self.bytes_of(output) for output in node.outputs))
         return size
 
     def _parameters(self, value: ir.Value | None) -> int:
@@ -240,7 +254,8 @@ class _Meter:
         shape = self.concrete(value)
         return 0 if shape is None else math.prod(shape)
 
-    def _bytes(self, value: ir.Value) -> int:
+    def bytes_of(self, value: ir.Value) -> int:
+        """The value's bytes; 0 where its shape or type is unknown."""
         shape = self.concrete(value)
         return 0 if shape is None else tensor_bytes(shape, self._dtype(value))
 

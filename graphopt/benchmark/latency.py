@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from graphopt import runtime, walk
 from graphopt.analysis.parameters import parameters
-from graphopt.benchmark import binding, memory, stats, table, timing
+from graphopt.benchmark import binding, energy, memory, stats, table, timing
 from graphopt.benchmark.subjects import Source, Subject, check_shapes, file_bytes, fits, load, possible_feeds
 from graphopt.errors import ModelError, UsageError
 
@@ -60,7 +60,8 @@ def bench(
 
     Runs are interleaved in shuffled turns, all sessions open in this process, with ONNX Runtime's default graph
     optimizations on; session creation and peak memory are measured in a fresh process for each model. The first
-    model is the one that the others are compared to.
+    model is the one that the others are compared to. On the processor, energy is estimated by its counters, where it
+    has any that may be read (:mod:`graphopt.benchmark.energy`).
 
     Args:
         models: Paths or models, at least one.
@@ -94,7 +95,10 @@ def bench(
         subjects = load(models, Path(scratch))
         check_shapes(subjects, shapes or {})
         feeds, footprints = _weigh(subjects, opening, report, shapes=shapes or {}, batch=batch, seed=seed)
-        samples = _measure(subjects, feeds, opening, plan, report)
+        meter, counters = energy.opened() if device == "cpu" else (None, "only that of processors is")
+        samples = _measure(subjects, feeds, opening, plan, report, meter)
+        if meter is not None and not any(sample.microjoules for sample in samples):
+            counters = f"{counters} stand still"
         rows = tuple(_rows(subjects, footprints, samples, batch or 1, seed))
     settings = table.Settings(
         provider=execution_provider,
@@ -104,6 +108,7 @@ def bench(
         rounds=len(samples[0].rounds),
         io_binding=bound is not None,
         shapes={name: list(feed.shape) for name, feed in feeds[0].items() if hasattr(feed, "shape")},
+        energy=counters,
     )
     return table.BenchTable(rows, settings, table.environment())
 
@@ -172,7 +177,12 @@ def _first_that_runs(
 
 
 def _measure(
-    subjects: Sequence[Subject], feeds: Sequence[Feeds], opening: _Opening, plan: timing.Plan, report: Progress
+    subjects: Sequence[Subject],
+    feeds: Sequence[Feeds],
+    opening: _Opening,
+    plan: timing.Plan,
+    report: Progress,
+    meter: energy.Meter | None,
 ) -> list[timing.Samples]:
     report("warming up", _FOOTPRINT_SHARE)
     runners = []
@@ -189,6 +199,7 @@ def _measure(
         runners,
         plan,
         progress=lambda fraction: report("timing", _FOOTPRINT_SHARE + (1 - _FOOTPRINT_SHARE) * fraction),
+        meter=meter or (lambda: 0),
     )
 
 
@@ -214,4 +225,5 @@ def _rows(
             file_bytes=file_bytes(subject.path, subject.model),
             nodes=sum(node.op_type != "Constant" for node in walk.nodes(subject.model)),
             parameters=parameters(subject.model),
+            energy_mj=sample.millijoules,
         )

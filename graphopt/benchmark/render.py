@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from graphopt.human import bar, byte_size, count, decimals, duration, printable, shorten_all, times
+from graphopt.human import bar, byte_size, count, decimals, duration, energy, printable, shorten_all, times
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -68,11 +68,20 @@ def _latencies(table: BenchTable, width: int, ascii_only: bool) -> Table:
 
 def _weights(table: BenchTable, width: int, ascii_only: bool) -> Table:
     grid = _grid("model")
-    for head in ("per second", "session", "memory", "file", "nodes", "params"):
+    for head in _weight_heads(table):
         grid.add_column(head, justify="right", no_wrap=True)
     for row, name in zip(table.rows, _names(table, width, ascii_only), strict=True):
-        grid.add_row(name, *_weight_cells(row))
+        grid.add_row(name, *_weight_cells(row)[: len(grid.columns) - 1])
     return grid
+
+
+def _weight_heads(table: BenchTable) -> tuple[str, ...]:
+    heads = ("per second", "session", "memory", "file", "nodes", "params")
+    return (*heads, "energy") if _has_energy(table) else heads
+
+
+def _has_energy(table: BenchTable) -> bool:
+    return any(row.energy_mj is not None for row in table.rows)
 
 
 def _weight_cells(row: BenchRow) -> tuple[str, ...]:
@@ -83,6 +92,7 @@ def _weight_cells(row: BenchRow) -> tuple[str, ...]:
         byte_size(row.file_bytes),
         f"{row.nodes:,}",
         count(row.parameters),
+        energy(row.energy_mj),
     )
 
 
@@ -140,17 +150,28 @@ def _conditions(table: BenchTable, separator: str) -> list[str]:
     feeds = [f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in settings.shapes.items()]
     if len(feeds) > _MOST_FEEDS:
         feeds[_MOST_FEEDS - 1 :] = [f"and {len(feeds) - _MOST_FEEDS + 1} more inputs"]
-    return [separator.join(line) for line in (measured, where, feeds) if line]
+    return [separator.join(line) for line in (measured, where, _energy(table), feeds) if line]
+
+
+def _energy(table: BenchTable) -> list[str]:
+    """Whose energy it is, or why there is none."""
+    told = table.settings.energy
+    if not told:
+        return []
+    if _has_energy(table):
+        return [f"energy of a run by the counters of {told}, whatever else they saw included"]
+    return [f"energy is not measured: {told}"]
 
 
 def html(table: BenchTable) -> str:
     """One HTML table, self-contained; every text from the models is escaped."""
     heads = (
-        "model", "", *_HEADS[:-1], "95% interval", "per second", "session", "memory", "file", "nodes", "params",
+        "model", "", *_HEADS[:-1], "95% interval", *_weight_heads(table),
     )  # fmt: skip
     slowest = max(row.latency.p50 for row in table.rows)
     rows = "".join(
-        _html_row(row, percentiles, slowest) for row, percentiles in zip(table.rows, _times(table.rows), strict=True)
+        _html_row(row, percentiles, slowest, len(heads))
+        for row, percentiles in zip(table.rows, _times(table.rows), strict=True)
     )
     head = "".join(f"<th>{head}</th>" for head in heads)
     verdict = "".join(f"<p><b>{escape(line)}</b></p>" for line in table.verdict.splitlines())
@@ -160,10 +181,10 @@ def html(table: BenchTable) -> str:
     )
 
 
-def _html_row(row: BenchRow, percentiles: tuple[str, str, str], slowest: float) -> str:
+def _html_row(row: BenchRow, percentiles: tuple[str, str, str], slowest: float, columns: int) -> str:
     color = {"green": "#2a9d5c", "red": "#c8453b"}.get(_style(row), "#4c78a8")
     length = max(1, round(160 * row.latency.p50 / slowest))
     drawn = f'<div style="background:{color};height:0.8em;width:{length}px"></div>'
-    texts = (*percentiles, *_ratio(row.speedup), *_weight_cells(row))
+    texts = (*percentiles, *_ratio(row.speedup), *_weight_cells(row))[: columns - 2]
     cells = "".join(f'<td style="text-align:right">{escape(text)}</td>' for text in texts)
     return f'<tr><td style="text-align:left">{escape(row.name)}</td><td>{drawn}</td>{cells}</tr>'

@@ -10,18 +10,20 @@ The JSON form, as ``graphopt bench --json`` prints it; milliseconds, bytes, and 
           "latency_ms": {"p50": 2.1, "p90": 2.2, "p99": 2.6, "min": 2.0, "mean": 2.1, "std": 0.1},
           "runs": 480, "throughput": 475.2,
           "speedup": null,
-          "session_ms": 31.0, "peak_bytes": 21000000, "file_bytes": 4970000, "nodes": 105, "parameters": 1235496
+          "session_ms": 31.0, "peak_bytes": 21000000, "file_bytes": 4970000, "nodes": 105, "parameters": 1235496,
+          "energy_mj": 31.4
         },
         {"name": "after", ..., "speedup": {"value": 1.34, "low": 1.33, "high": 1.36, "confidence": 0.95}}
       ],
       "settings": {"provider": "CPUExecutionProvider", "threads": null, "batch": null, "seed": 0, "rounds": 100,
-                   "io_binding": false, "shapes": {"x": [1, 3, 224, 224]}},
+                   "io_binding": false, "shapes": {"x": [1, 3, 224, 224]}, "energy": "package-0, dram"},
       "environment": {"onnxruntime": "1.31.1", "graphopt": "0.1.0", "python": "3.11.2", "platform": "...",
                       "processor": "...", "cores": 8}
     }
 
 ``throughput`` is items (batch entries, where a batch was asked for) a second. ``speedup`` is the first model's time
-over this one's: above 1 is faster. Its bounds are ``null`` below five rounds.
+over this one's: above 1 is faster. Its bounds are ``null`` below five rounds. ``energy_mj`` is millijoules of a run,
+``energy`` the counters that told so, or why there are none.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ class BenchRow:
     file_bytes: int
     nodes: int
     parameters: int
+    energy_mj: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The row's JSON form."""
@@ -76,6 +79,7 @@ class BenchRow:
             "file_bytes": self.file_bytes,
             "nodes": self.nodes,
             "parameters": self.parameters,
+            "energy_mj": self.energy_mj,
         }
 
 
@@ -90,6 +94,7 @@ class Settings:
     rounds: int
     io_binding: bool
     shapes: Mapping[str, list[int]]
+    energy: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -55,16 +55,24 @@ class Plan:
 
 @dataclasses.dataclass(slots=True)
 class Samples:
-    """What was measured of one model: every run, the median of each turn, the sum; nanoseconds."""
+    """What was measured of one model: every run, the median of each turn, the sum; nanoseconds. And microjoules of all
+    runs, where energy was measured."""
 
     runs: list[int] = dataclasses.field(default_factory=list)
     rounds: list[float] = dataclasses.field(default_factory=list)
     total: int = 0
+    microjoules: int = 0
 
-    def add(self, turn: Sequence[int]) -> None:
+    def add(self, turn: Sequence[int], microjoules: int = 0) -> None:
         self.total += sum(turn)
         self.runs.extend(turn)
         self.rounds.append(statistics.median(turn))
+        self.microjoules += microjoules
+
+    @property
+    def millijoules(self) -> float | None:
+        """Of a run; None where no energy was measured, or the counters stood still."""
+        return self.microjoules / len(self.runs) / 1000 if self.microjoules > 0 else None
 
 
 def measure(
@@ -73,10 +81,12 @@ def measure(
     *,
     progress: Callable[[float], None] | None = None,
     clock: Clock = time.perf_counter_ns,
+    meter: Callable[[], int] = lambda: 0,
 ) -> list[Samples]:
     """Time the runners against each other; one :class:`Samples` each, with equally many rounds.
 
-    ``progress`` is called between rounds, never within a turn, with the fraction done.
+    ``progress`` is called between rounds, never within a turn, with the fraction done. ``meter`` tells microjoules so
+    far, and is read before and after each turn: see :mod:`graphopt.benchmark.energy`.
     """
     estimates = [_warm_up(run, plan.warmup, clock) for run in runners]
     samples = [Samples() for _ in runners]
@@ -91,7 +101,9 @@ def measure(
             for index in order:
                 if len(runners) > 1:
                     runners[index]()
-                samples[index].add(_turn(runners[index], turns[index], clock))
+                before = meter()
+                turn = _turn(runners[index], turns[index], clock)
+                samples[index].add(turn, meter() - before)
     if progress is not None:
         progress(1.0)
     return samples

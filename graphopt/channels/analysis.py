@@ -129,6 +129,10 @@ def mask(model: Any, units: Iterable[Unit | Group]) -> Any:
 
     Slices of constants become zero, and normalizations over a masked axis take their statistics over the other lanes.
 
+    Args:
+        model: The model that was analysed, or its graph.
+        units: Units of that graph; a group stands for all of its units.
+
     Raises:
         UsageError: The units are not of this model, or nothing would be left of a tensor.
     """

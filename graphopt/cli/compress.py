@@ -72,8 +72,8 @@ _NUMBER = click.FloatRange(min=0)
     multiple=True,
     callback=options.names,
     metavar="LIMIT",
-    help="What to come down to: latency, macs, params or bytes, as a share of the original (latency=0.5) or a number "
-    "(bytes=2MB, latency=3ms). Comma-separated; repeatable. [default: the fastest that does no harm]",
+    help="What to come down to: latency, macs, params, bytes or memory, as a share of the original (latency=0.5) or "
+    "with a unit (latency=0.4ms, memory=2MB). Comma-separated; repeatable. [default: the fastest that does no harm]",
 )
 @click.option("--max-drop", metavar="DROP", help="What the metric may lose: points, as 0.5, or rel:0.5%.")
 @click.option(
@@ -137,7 +137,7 @@ _NUMBER = click.FloatRange(min=0)
     help="Try N settings of distillation first, in short runs; needs the extra tune.",
 )
 @click.option("--train-batch", type=_COUNT, metavar="N", help="Samples of a step of distillation.")
-@click.option("--batch", type=_COUNT, metavar="N", help="Samples of the run whose latency counts.")
+@click.option("--batch", type=_COUNT, metavar="N", help="Samples of the run whose latency and memory count.")
 @click.option("--provider", metavar="EP", help="cpu, cuda, auto, or any that ONNX Runtime has.")
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Intra-op. [default: as ONNX Runtime]")
 @click.option(

@@ -58,8 +58,8 @@ def _library_defaults() -> Mapping[str, object]:
     multiple=True,
     callback=options.names,
     metavar="LIMIT",
-    help="What to come down to: macs, params, bytes or latency, as a share of the original (macs=0.5) or as a number "
-    "(bytes=2MB, latency=3ms). Comma-separated; repeatable.",
+    help="What to come down to: macs, params, bytes, memory or latency, as a share of the original (macs=0.5) or with "
+    "a unit (bytes=2MB, latency=0.4ms). Comma-separated; repeatable.",
 )
 @click.option("--keep", type=float, metavar="SHARE", help="Share of each group that stays whatever happens.")
 @click.option(
@@ -113,7 +113,7 @@ def _library_defaults() -> Mapping[str, object]:
     "latency_batch",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Samples of the run whose latency is the goal, and that --bench times.",
+    help="Samples of the run whose latency or memory is the goal, and that --bench times.",
 )
 @click.option("--provider", metavar="EP", help="cpu, cuda, auto, or any that ONNX Runtime has.")
 @click.option(

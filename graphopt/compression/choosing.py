@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from graphopt.compression.points import Step, Variant
 from graphopt.interop.kinds import Source
 from graphopt.pruning.allocation import Cost
 from graphopt.pruning.goal import Goal
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from graphopt.compression.clock import Table
     from graphopt.compression.settings import Settings
     from graphopt.datasets.column import Dataset
+    from graphopt.pruning.allocation import Candidate
     from graphopt.pruning.importance import Ranking
     from graphopt.pruning.targets import Target
 
@@ -38,6 +40,8 @@ _HALF: Final = 0.5
 _FARTHEST: Final = 8.0  # halvings, or what the goal asks for as often
 _BISECTIONS: Final = 6
 _SLACK: Final = 1e-6
+_UNSEEN: Final = 0.1  # of what multiply-accumulates go down by
+_LEAST: Final = 1e-9
 
 
 def pruning_settings(settings: Settings) -> Pruning:
@@ -52,14 +56,36 @@ def pruning_settings(settings: Settings) -> Pruning:
     )
 
 
-class _Aimed:
-    """A target on the way to another one, met by what is predicted: see :class:`~graphopt.pruning.targets.Target`."""
+def _level(one: Candidate, units: Sequence[int]) -> int:
+    """How many of a group's units go."""
+    gone = set(units)
+    return sum(unit.index in gone for unit in one.group.units)
 
-    def __init__(self, target: Target, way: float) -> None:
+
+def _replaced(one: Candidate, units: Sequence[int], level: int) -> list[int]:
+    """The units that go if so many of a group do, the least important ones."""
+    own = {unit.index for unit in one.group.units}
+    return [*(unit for unit in units if unit not in own), *one.ranking.order[:level].tolist()]
+
+
+class _Aimed:
+    """A target on the way to another one, met by what is predicted: see :class:`~graphopt.pruning.targets.Target`.
+
+    Args:
+        target: Whose limits count.
+        way: How far towards it.
+        multiple: Channels that suit the hardware, if others than the target's.
+        is_measured: Whether speed is what counts, so that kept sizes are multiples at any price; if not as the target
+            says.
+    """
+
+    def __init__(
+        self, target: Target, way: float, *, multiple: int | None = None, is_measured: bool | None = None
+    ) -> None:
         self._target = target
         self._way = way
-        self.multiple = target.multiple
-        self.is_measured = target.is_measured
+        self.multiple = target.multiple if multiple is None else multiple
+        self.is_measured = target.is_measured if is_measured is None else is_measured
 
     def __enter__(self) -> _Aimed:
         return self
@@ -106,12 +132,13 @@ class Chooser:
         self._job.load(calibration, "")
         self._stack = contextlib.ExitStack()
         self._criterion = criterion(settings.importance)
-        self._rankings: list[Ranking] = []
+        self._candidates: Sequence[Candidate] = ()
         if not self.graph.groups:
             return
-        self._wanted = Goal.of(goal or {"latency": _HALF})
-        self._target = self._stack.enter_context(self._job.target(self._wanted, table.operators, settings.batch))
-        self._counted = self._stack.enter_context(self._job.target(Goal({"macs": _HALF}), None, settings.batch))
+        self._wanted = dict(goal or {"latency": _HALF})
+        wanted, counted = map(Goal.of, (self._wanted, {"macs": _HALF}))
+        self._target = self._stack.enter_context(self._job.target(wanted, table.operators, settings.batch))
+        self._counted = self._stack.enter_context(self._job.target(counted, None, settings.batch))
         kept = directory.latency_table()
         if table.operators is None and kept is not None:
             table.operators = LatencyTable.load(kept)
@@ -128,51 +155,112 @@ class Chooser:
         """The channels of the model."""
         return self._job.graph
 
-    def plan(self, way: float) -> tuple[Plan, bool]:
+    def plan(self, variant: Variant) -> tuple[Plan, bool]:
         """What goes, and whether that is all that may go."""
-        aimed = self._aimed(way)
+        aimed = self._aimed(variant.way)
         units = self._choose(aimed)
-        left = Goal({name: limit**way for name, limit in self._wanted.limits.items()})
-        return self._job.plan(units, str(left)), not aimed.is_met_by(self.graph.gone(units))
+        left = Goal.of({name: limit**variant.way for name, limit in self._wanted.items()})
+        is_last = not aimed.is_met_by(self.graph.gone(units))
+        return self._job.plan(self._resized(units, variant), str(left)), is_last
+
+    def macs(self, gone: Mask) -> float:
+        """The share of the multiply-accumulates that is left."""
+        return self._counted.toward(0.0)(gone)
+
+    def steps(self, variant: Variant) -> list[Step]:
+        """The next sizes of each group that the hardware likes, one more and one less, as far as there are any."""
+        units = self._resized(self._choose(self._aimed(variant.way)), variant)
+        here = self._way(units)
+        found = []
+        for number, one in enumerate(self._grid):
+            level = _level(one, units)
+            less = min((other for other in one.levels if other > level), default=None)
+            more = max((other for other in one.levels if other < level), default=None)
+            for after in (less, more):
+                if after is not None:
+                    harm = float(one.ranking.harm[after] - one.ranking.harm[level])
+                    gain = self._way(_replaced(one, units, after)) - here
+                    found.append(Step(number, len(one.group.units) - after, harm, gain))
+        return found
+
+    def _way(self, units: Sequence[int]) -> float:
+        """How far towards the goal a removal is, as predicted.
+
+        Multiply-accumulates count a little, too: where a table sees no gain there may be some, most likely there.
+        """
+        gone = self.graph.gone(units)
+        left = self._target.toward(0.0)(gone)
+        return (math.log(left) + _UNSEEN * math.log(max(self.macs(gone), _LEAST))) / self._pace
+
+    @functools.cached_property
+    def _pace(self) -> float:
+        return max(math.log(limit) for limit in self._wanted.values() if limit < 1)
+
+    @functools.cached_property
+    def _grid(self) -> Sequence[Candidate]:
+        """The groups that may shrink, and the numbers of units to remove so that sizes suit the hardware."""
+        self._choose(_Aimed(self._target, 0.0))
+        return self._candidates
+
+    def _resized(self, units: Sequence[int], variant: Variant) -> Sequence[int]:
+        """The units that go after single steps."""
+        for number, kept in variant.sizes:
+            one = self._grid[number]
+            units = _replaced(one, units, len(one.group.units) - kept)
+        return units
 
     def _choose(self, aimed: Any) -> Sequence[int]:
         limits = {"groups": (), "exclude": self._settings.exclude, "keep": self._settings.keep}
         choice = self._job.choose(self._criterion, None, aimed, None, limits)
-        self._rankings = list(choice.rankings)
+        self._candidates = choice.candidates
         return choice.units
 
     def _aimed(self, way: float) -> _Aimed:
         """Predicted latency as far as it goes; from there on multiply-accumulates, down at the same pace.
 
-        Small models take most of their time beside the products, which a table of operators hardly sees, and channels
-        come in multiples where latency counts; there is more to gain beyond that than was predicted.
+        Small models take most of their time beside the products, which a table of operators hardly sees: there is more
+        to gain than was predicted. The sizes that the hardware likes come first, any others when these have come to
+        their end.
         """
-        if not self._target.is_measured or way <= self._end[0]:
+        if not self._target.is_measured:
             return _Aimed(self._target, way)
-        end, macs = self._end
-        slowest = max(math.log(limit) for limit in self._wanted.limits.values() if limit < 1)
-        return _Aimed(self._counted, (math.log(macs) + (way - end) * slowest) / math.log(_HALF))
+        for aim, end, _ in self._ends:
+            if way <= end:
+                return aim(way)
+        return self._counting(*self._ends[-1][1:])(way)
+
+    def _counting(self, start: float, macs: float, **sizes: Any) -> Callable[[float], _Aimed]:
+        """Aims at multiply-accumulates, from so many at a way on."""
+        return lambda way: _Aimed(
+            self._counted, (math.log(macs) + (way - start) * self._pace) / math.log(_HALF), **sizes
+        )
 
     @functools.cached_property
-    def _end(self) -> tuple[float, float]:
-        """How far latency is predicted to come down, and the share of the multiply-accumulates that is left there."""
-        low, high, left = 0.0, _FARTHEST, 1.0
+    def _ends(self) -> list[tuple[Callable[[float], _Aimed], float, float]]:
+        """What to aim at first, and then, and how far each goes, and the multiply-accumulates that are left there."""
+        first = functools.partial(_Aimed, self._target)
+        end, macs = self._end(first, 0.0, 1.0)
+        then = self._counting(end, macs, multiple=self._target.multiple, is_measured=True)
+        return [(first, end, macs), (then, *self._end(then, end, macs))]
+
+    def _end(self, aim: Callable[[float], _Aimed], start: float, macs: float) -> tuple[float, float]:
+        """The farthest way that is met, and the share of the multiply-accumulates that is left there."""
+        low, high, left = start, start + _FARTHEST, macs
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            aimed = _Aimed(self._target, middle)
-            gone = self.graph.gone(self._choose(aimed))
-            if aimed.is_met_by(gone):
-                low, left = middle, self._counted.toward(0.0)(gone)
+            gone = self.graph.gone(self._choose(aim(middle)))
+            if aim(middle).is_met_by(gone):
+                low, left = middle, self.macs(gone)
             else:
                 high = middle
         return low, left
 
     def rankings(self) -> list[Ranking]:
         """In which order the units of each group go."""
-        if not self._rankings:
-            self.plan(1.0)
-        return self._rankings
+        if not self._candidates:
+            self._choose(self._aimed(1.0))
+        return [one.ranking for one in self._candidates]
 
     def harm(self) -> dict[str, tuple[float, ...]]:
         """By group, the estimated harm of each number of removed units, once something was chosen."""
-        return {one.group.name: tuple(one.harm.tolist()) for one in self._rankings}
+        return {one.group.name: tuple(one.ranking.harm.tolist()) for one in self._candidates}

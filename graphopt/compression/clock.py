@@ -27,7 +27,7 @@ from graphopt.pruning.plan import digest_of
 __all__ = ["Clock", "Table"]
 
 _SCHEMA: Final = "graphopt.compression/1"
-_SECONDS: Final = 2.0
+_SECONDS: Final = 1.0
 
 
 class Table:
@@ -138,17 +138,17 @@ class Clock:
         if self._watch is not None:
             self._watch.close()
 
-    def share(self, path: Path, model: ir.Model | None = None) -> float:
-        """The share of the original's latency that the model of a path takes.
+    def share(self, model: Path | ir.Model) -> float:
+        """The share of the original's latency that a model, or the one of a path, takes.
 
         Raises:
             ModelError: ONNX Runtime does not run it.
         """
-        digest = digest_of(model if model is not None else io.load(path))
+        digest = digest_of(model if isinstance(model, ir.Model) else io.load(model))
         if digest not in self._table.models:
             if self._watch is None:
                 self._watch = self._make()
-            self._table.models[digest] = round(1 / self._watch.ratio(path).value, 5)
+            self._table.models[digest] = round(1 / self._watch.ratio(model).value, 5)
             self._table.milliseconds = self._watch.milliseconds
             self._table.keep()
         return self._table.models[digest]

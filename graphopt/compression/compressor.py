@@ -83,8 +83,9 @@ def compress(
             takes. None for noise, and then nobody can say what the accuracy is.
         evaluation: Half of it to choose by, half to judge the result by: best what the original has never seen. None
             to hold some of ``data`` out.
-        goal: ``{"latency": 0.5}``: shares of the original, or numbers above 1; also ``macs``, ``params``, ``bytes``,
-            and several at once. None for the fastest that the gates allow.
+        goal: ``{"latency": 0.5}``: shares of the original, or numbers with a unit or above 1 (``"latency=0.4ms"``);
+            also ``macs``, ``params``, ``bytes`` and ``memory``, several at once. None for the fastest that the gates
+            allow.
         max_drop: What the metric may lose: percentage points, or ``"rel:0.5%"`` of what it was.
         metric: One of :data:`graphopt.compression.metrics.METRICS`, or ``module:function``, **which runs that code**.
             Where there are no labels: how often the result agrees with the original.
@@ -110,7 +111,7 @@ def compress(
         tune: Trials that look for a better learning rate and loss before anything is distilled; each costs a third of
             a distillation. Needs the extra ``tune``.
         train_batch: Samples of a step of distillation.
-        batch: Samples of the run whose latency is measured.
+        batch: Samples of the run whose latency is measured, and whose memory counts.
         provider: Execution provider.
         threads: Intra-op threads; ``None`` leaves it to ONNX Runtime.
         latency_table: A file of what was measured: read if it is there, and written. With the same table, seed,

@@ -9,14 +9,18 @@ from typing import Any, Final
 
 import onnx_ir as ir
 
+from graphopt import runtime
+from graphopt.benchmark import binding
+from graphopt.benchmark.energy import opened
 from graphopt.benchmark.profile import node_times
 from graphopt.compression.gates import Audit, probabilities
 from graphopt.compression.judging import Judge, is_probability
+from graphopt.compression.points import Variant
 from graphopt.compression.samples import Drawn
-from graphopt.compression.search import Variant
 from graphopt.compression.trial import Context
+from graphopt.pruning.latency.measure import Stopwatch
 
-__all__ = ["digest", "flips", "history", "layers", "operators", "provenance"]
+__all__ = ["digest", "energy", "flips", "history", "layers", "operators", "provenance"]
 
 _INTEGERS: Final = re.compile("QLinear|QGemm|DynamicQuantize|.*Integer|MatMulNBits")
 """Operators that compute with whole numbers."""
@@ -48,6 +52,22 @@ def layers(context: Context, path: Path) -> list[dict[str, Any]]:
     ]
 
 
+def energy(context: Context, path: Path) -> tuple[tuple[float | None, float | None], str]:
+    """Millijoules of a run of the original and of a result, measured in turns; and what to know about them."""
+    settings = context.settings
+    is_seen = binding.device_of(runtime.resolve_provider(settings.provider)) == "cpu"
+    meter, told = opened() if is_seen else (None, "only that of processors is")
+    if meter is None:
+        return (None, None), f"energy is not measured: {told}"
+    feeds = next(context.drawn.choose.batches(settings.batch))
+    running: dict[str, Any] = {"provider": settings.provider, "threads": settings.threads, "seed": settings.seed}
+    with Stopwatch(context.original, feeds, meter=meter, **running) as watch:
+        watch.ratio(path)
+    if watch.millijoules[0] is None:
+        return (None, None), f"energy is not measured: {told} stand still"
+    return watch.millijoules, f"energy is that of {told}, whatever else ran meanwhile included"
+
+
 def flips(judge: Judge, audit: Audit, path: Path) -> list[dict[str, Any]]:
     """The samples whose class changed most."""
     if not audit.changed:
@@ -73,7 +93,7 @@ def history(context: Context, variant: Variant) -> list[dict[str, Any]]:
     """The epochs of its distillation."""
     if not variant.trained:
         return []
-    kept = context.workspace.read(f"trained/{variant.way:.3f}-report.json") or {}
+    kept = context.workspace.read(f"trained/{variant.cut}-report.json") or {}
     return [dict(one) for one in kept.get("epochs", ())]
 
 

@@ -20,20 +20,21 @@ from graphopt.compression import evidence, executors
 from graphopt.compression.choosing import Chooser
 from graphopt.compression.clock import Clock, Table
 from graphopt.compression.judging import AGREEMENT, FIDELITY, Judge
+from graphopt.compression.points import Point, Variant
 from graphopt.compression.report import CompressionReport, Stage
-from graphopt.compression.search import Choice, Point, Search, Variant
+from graphopt.compression.search import Choice, Search
 from graphopt.compression.sensitivity import Sensitivity, sensitivities
 from graphopt.compression.trial import Context, Outcome, Trial
 from graphopt.compression.tuning import tuned
 from graphopt.errors import ModelError, UsageError
 from graphopt.pruning.goal import Goal
-from graphopt.pruning.plan import digest_of, digest_of_weights
+from graphopt.pruning.plan import Plan, digest_of, digest_of_weights
 from graphopt.pruning.report import Size
 
 __all__ = ["Job"]
 
 _RECOVERED: Final = 10  # times as much as is allowed may be lost before training
-_MEASURES: Final = ("macs", "params", "bytes")
+_MEASURES: Final = ("macs", "params", "bytes", "memory")
 
 
 class Job:
@@ -102,7 +103,7 @@ class Job:
                 self.notes.append(f"the data have no labels: {judge.metric.name} with the original is judged instead")
         with self._stage("optimize") as stage:
             self._workspace.model("optimized", self._optimized)
-            before, after = self.before, Size.of(io.load(context.optimized), context.shapes)
+            before, after = self.before, context.size(io.load(context.optimized))
             stage.decision = f"{before.nodes:,} nodes became {after.nodes:,}"
             stage.skipped = "optimize" in settings.skip
 
@@ -153,7 +154,7 @@ class Job:
     @functools.cached_property
     def before(self) -> Size:
         """What the original costs."""
-        return Size.of(self._context.model, self._context.shapes)
+        return self._context.size(self._context.model)
 
     # -- the search --------------------------------------------------------------------------------------------------
 
@@ -200,6 +201,7 @@ class Job:
                 settings.precisions,
                 prune=self._chooser is not None,
                 train="distill" not in settings.skip and not context.drawn.is_synthetic,
+                look=None if self._chooser is None or "refine" in settings.skip else self._chooser.steps,
                 hopeless=self._hopeless(),
                 say=self._say,
             )
@@ -269,8 +271,7 @@ class Job:
             return {}
         before = dataclasses.asdict(self.before) | {"latency": self._table.milliseconds}
         limits = Goal.of(self._settings.goal).limits
-        found = {name: limit if limit <= 1 else limit / max(before[name], 1e-9) for name, limit in limits.items()}
-        return {name: min(limit, 1.0) for name, limit in found.items()}
+        return {name: min(limit.share(before[name]), 1.0) for name, limit in limits.items()}
 
     def _measure_sensitivity(self) -> None:
         if "sensitivity" in self._settings.skip or self._chooser is None:
@@ -296,31 +297,27 @@ class Job:
         if not settings.tune or self._chooser is None or self._context.drawn.is_synthetic:
             return
         with self._stage("tune") as stage:
-            self._write_plans({1.0})
+            self._write_plans([Variant(1.0, "float32")])
             found = tuned(self._context, 1.0, settings.tune, self._progress)
             stage.decision = f"learning rate {found['learning_rate']:.2g}, loss {found['loss']}"
 
     def _evaluate(self, variants: Sequence[Variant]) -> list[Point]:
-        self._write_plans({one.way for one in variants if one.way > 0})
-        trials = [
-            Trial(str(self._workspace.folder), way, trained, tuple(dict.fromkeys(one.precision for one in own)))
-            for (way, trained), own in _grouped(variants)
-        ]
+        self._write_plans(variants)
+        trials = [Trial(str(self._workspace.folder), own) for own in _grouped(variants)]
         self._progress(f"{len(variants)} variants, {variants[0].name} first", None)
         for outcome in itertools.chain.from_iterable(self._run(trials)):
             self._outcomes[outcome.variant] = outcome
         return [self._point(self._outcomes[one]) for one in variants]
 
-    def _write_plans(self, ways: set[float]) -> None:
-        assert self._chooser is not None or not ways
-        for way in sorted(ways):
+    def _write_plans(self, variants: Sequence[Variant]) -> None:
+        for one in {one.cut: one for one in variants if one.way > 0}.values():
             assert self._chooser is not None
-            name = f"plans/{way:.3f}.json"
-            plan, is_last = self._chooser.plan(way)
+            plan, is_last = self._chooser.plan(one)
+            name = f"plans/{one.cut}.json"
             if self._workspace.read(name) is None:
                 self._workspace.write_text(name, plan.to_json())
             if is_last:
-                self._ends.add(way)
+                self._ends.add(one.way)
 
     def _point(self, outcome: Outcome) -> Point:
         variant = outcome.variant
@@ -331,9 +328,8 @@ class Job:
             before = self.before
             left = {name: _share(getattr(outcome.size, name), getattr(before, name)) for name in _MEASURES}
             left["latency"] = self._clock.share(self._context.variant(variant))
-        return Point(
-            variant, left, outcome.score, outcome.lost, outcome.drop, outcome.complaint, variant.way in self._ends
-        )
+        found = (outcome.score, outcome.lost, outcome.drop, outcome.complaint)
+        return Point(variant, left, *found, variant.way in self._ends, outcome.grain)
 
     # -- the verdict -------------------------------------------------------------------------------------------------
 
@@ -351,6 +347,8 @@ class Job:
             judge = context.referee
             audit = judge.audit(path)
             stage.decision = "all gates passed" if audit.passed else f"failed: {audit.failed[0].name}"
+            millijoules, note = evidence.energy(context, path)
+            self.notes.append(note)
         report = CompressionReport(
             title=context.original.name,
             choice=choice,
@@ -361,8 +359,9 @@ class Job:
             is_better=judge.metric.is_better,
             is_share=judge.metric.is_share,
             before=self.before,
-            after=Size.of(io.load(path), context.shapes),
+            after=context.size(io.load(path)),
             milliseconds=self._table.milliseconds,
+            millijoules=millijoules,
             ops=(evidence.operators(context.model), evidence.operators(io.load(path))),
             stages=list(self._stages.values()),
             harm=self._harm,
@@ -382,9 +381,7 @@ class Job:
             return {}
         removed: Mapping[str, Sequence[int]] = {}
         if point.variant.way > 0:
-            from graphopt.pruning.plan import Plan
-
-            removed = Plan.load(self._workspace.folder / "plans" / f"{point.variant.way:.3f}.json").removed
+            removed = Plan.load(self._context.plan(point.variant)).removed
         return {
             group.name: (len(group.units), len(group.units) - len(removed.get(group.name, ())))
             for group in self._chooser.graph.groups
@@ -396,8 +393,9 @@ def _share(after: int, before: int) -> float:
     return after / before if before else 1.0
 
 
-def _grouped(variants: Sequence[Variant]) -> list[tuple[tuple[float, bool], list[Variant]]]:
-    found: dict[tuple[float, bool], list[Variant]] = {}
+def _grouped(variants: Sequence[Variant]) -> list[tuple[Variant, ...]]:
+    """Those that differ in the precision only, together."""
+    found: dict[tuple[str, bool], dict[Variant, None]] = {}
     for one in variants:
-        found.setdefault((one.way, one.trained), []).append(one)
-    return list(found.items())
+        found.setdefault((one.cut, one.trained), {})[one] = None
+    return [tuple(own) for own in found.values()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from graphopt.human import byte_size, count, duration, times
+from graphopt.human import byte_size, count, duration, energy, times
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -58,13 +58,13 @@ def _stages(found: CompressionReport) -> RenderableType:
 
 def _variants(found: CompressionReport) -> RenderableType:
     """The variants that were measured, fastest first."""
-    table = _table("<variant", "latency", "bytes", "MACs", found.audit.metric, "<")
+    table = _table("<variant", "latency", "bytes", "memory", "MACs", found.audit.metric, "<")
     points = sorted(found.choice.points, key=lambda one: one.left["latency"])
     for one in points[: 2 * _FEW]:
         score = one.score * found.is_better
         said = "taken" if one is found.point and found.choice.point is one else one.complaint
         told = f"{100 * score:.2f} %" if found.is_share else f"{score:.4g}"
-        left = [f"{one.left[name]:.3f}" for name in ("latency", "bytes", "macs")]
+        left = [f"{one.left[name]:.3f}" for name in ("latency", "bytes", "memory", "macs")]
         table.add_row(one.variant.name, *left, told, said)  # type: ignore[attr-defined]
     return table  # type: ignore[return-value]
 
@@ -72,13 +72,16 @@ def _variants(found: CompressionReport) -> RenderableType:
 def _sizes(found: CompressionReport) -> RenderableType:
     table = _table("<", "original", "compressed", "")
     before, after = found.before, found.after
-    left = found.point.left["latency"]
+    left, (old, new) = found.point.left["latency"], found.millijoules
     rows = [
         ("latency", duration(found.milliseconds), duration(found.milliseconds * left), times(1 / left)),
         ("weights", byte_size(before.bytes), byte_size(after.bytes), _times(before.bytes, after.bytes)),
+        ("memory", byte_size(before.memory), byte_size(after.memory), _times(before.memory, after.memory)),
         ("MACs", count(before.macs), count(after.macs), _times(before.macs, after.macs)),
         ("parameters", count(before.params), count(after.params), _times(before.params, after.params)),
     ]
+    if old is not None and new is not None:
+        rows.insert(1, ("energy", energy(old), energy(new), times(old / new)))
     for row in rows:
         table.add_row(*row)  # type: ignore[attr-defined]
     return table  # type: ignore[return-value]

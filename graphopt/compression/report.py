@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphopt.compression.gates import Audit
-from graphopt.compression.search import Choice, Point, front
+from graphopt.compression.points import Point, front
+from graphopt.compression.search import Choice
 from graphopt.compression.sensitivity import Sensitivity
 from graphopt.compression.settings import Settings
 from graphopt.pruning.report import Size
@@ -55,6 +56,7 @@ class CompressionReport:
         before: What the original costs.
         after: What the result costs.
         milliseconds: Of a run of the original.
+        millijoules: Of a run of the original and of the result, where that could be measured.
         ops: Operators of both, by type.
         stages: What was done.
         harm: By group, the estimated harm of each number of removed units.
@@ -78,6 +80,7 @@ class CompressionReport:
     before: Size
     after: Size
     milliseconds: float
+    millijoules: tuple[float | None, float | None]
     ops: tuple[Mapping[str, int], Mapping[str, int]]
     stages: Sequence[Stage]
     harm: Mapping[str, Sequence[float]]
@@ -137,8 +140,8 @@ class CompressionReport:
             "higher_is_better": self.is_better > 0,
             "samples": self.audit.samples,
             "limits": dict(self.limits),
-            "before": self._costs(self.before, self.milliseconds, score.before, self.ops[0]),
-            "after": self._costs(self.after, self.milliseconds * self.point.left["latency"], score.after, self.ops[1]),
+            "before": self._costs(0, self.milliseconds, score.before),
+            "after": self._costs(1, self.milliseconds * self.point.left["latency"], score.after),
             "stages": [
                 {
                     "name": one.name,
@@ -205,8 +208,14 @@ class CompressionReport:
             return "share"
         return "points" if self.is_share or check == "worst class" else ""
 
-    def _costs(self, size: Size, milliseconds: float, score: float, ops: Mapping[str, int]) -> dict[str, Any]:
-        return dataclasses.asdict(size) | {"latency_ms": milliseconds, "score": score, "ops": dict(ops)}
+    def _costs(self, which: int, milliseconds: float, score: float) -> dict[str, Any]:
+        """Of the original (0) or the result (1)."""
+        return dataclasses.asdict((self.before, self.after)[which]) | {
+            "latency_ms": milliseconds,
+            "energy_mj": self.millijoules[which],
+            "score": score,
+            "ops": dict(self.ops[which]),
+        }
 
     def _point(self, point: Point, on_front: bool) -> dict[str, Any]:
         return {
@@ -214,8 +223,10 @@ class CompressionReport:
             "latency": point.left["latency"],
             "score": point.score * self.is_better,
             "drop": point.drop,
-            "bytes": round(point.left["bytes"] * self.before.bytes) if math.isfinite(point.left["bytes"]) else None,
-            "macs": round(point.left["macs"] * self.before.macs) if math.isfinite(point.left["macs"]) else None,
+            **{
+                name: round(point.left[name] * getattr(self.before, name)) if math.isfinite(point.left[name]) else None
+                for name in ("bytes", "memory", "macs")
+            },
             "precision": point.variant.precision,
             "trained": point.variant.trained,
             "on_front": on_front,

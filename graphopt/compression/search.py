@@ -13,82 +13,29 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
-__all__ = ["Choice", "Point", "Search", "Variant", "front"]
+from graphopt.compression.points import Point, Step, Variant
+
+__all__ = ["Choice", "Search"]
+
+Look: TypeAlias = Callable[[Variant], Sequence[Step]]
+"""Single steps that lead on from a variant."""
 
 _TRIES: Final = 5  # measurements that correct a prediction
 _MARGIN: Final = 0.98  # of a limit is aimed for: what is just met may be just missed in the next measurement
 _CLOSE: Final = 0.95  # of a limit is close enough to it
-_OFF: Final = 1.01  # of a limit counts as met: what measuring may be off by
-_BEYOND: Final = (1.25, 1.6)  # times the way that met the goal: as good and faster still, with luck
+_BEYOND: Final = (1.25, 1.6)  # times the farthest way that did no harm: as good and faster still, with luck
+_NEAR: Final = 1.15  # of a limit: a step or two more may be all that it takes
+_STEPS: Final = 18  # that are tried at most
+_ASKED: Final = 3  # of them in either direction from one point
+_ROUNDING: Final = 1e-9
+_GAIN: Final = 1.02  # of the way: less than that is no gain that measuring could tell
 _TRAINED: Final = 2  # variants that meet the goal and are trained
 _SLOPES: Final = (0.3, 3.0)  # ways predicted for a way measured: what lies beyond is noise
 _FARTHEST: Final = 6  # halvings of the latency, where there is no goal
 _BISECTIONS: Final = 2
 _HOPELESS: Final = 0.5  # of the score gone before training: nothing to begin with, whatever is allowed
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Variant:
-    """A way to compress the model.
-
-    Attributes:
-        way: How far, as predicted.
-        precision: A key of :data:`graphopt.compression.settings.PRECISIONS`.
-        trained: Whether it is distilled.
-    """
-
-    way: float
-    precision: str
-    trained: bool = False
-
-    @property
-    def name(self) -> str:
-        """For people and files."""
-        return f"{self.way:.3f}-{self.precision}{'-trained' if self.trained else ''}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Point:
-    """A variant that was built.
-
-    Attributes:
-        variant: Which.
-        left: What is left of the original, as shares by measure; latency is measured.
-        score: On the samples to choose by; more is better.
-        lost: Of the original's score, as a share of it.
-        drop: The same, in percentage points, or in the metric's own unit.
-        complaint: The gate that it failed on these samples; empty if it passed them all.
-        is_last: Whether nothing more could be removed.
-    """
-
-    variant: Variant
-    left: Mapping[str, float]
-    score: float
-    lost: float = 0.0
-    drop: float = 0.0
-    complaint: str = ""
-    is_last: bool = False
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether it could not be built, so that nothing was measured."""
-        return any(map(math.isinf, self.left.values()))
-
-    def way(self, limits: Mapping[str, float]) -> float:
-        """How far towards limits it has got, in logarithms: 1 meets the one that is farthest, just."""
-        return min((_logarithm(self.left[name], limit) for name, limit in limits.items()), default=math.inf)
-
-    def meets(self, limits: Mapping[str, float]) -> bool:
-        """Whether it is within all limits."""
-        return all(self.left[name] <= limit * (_OFF if name == "latency" else 1) for name, limit in limits.items())
-
-
-def _logarithm(left: float, limit: float) -> float:
-    if limit >= 1:
-        return math.inf if left <= limit else 0.0
-    return math.log(max(left, 1e-9)) / math.log(limit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,15 +55,6 @@ class Choice:
     points: Sequence[Point]
 
 
-def front(points: Sequence[Point]) -> list[Point]:
-    """Those that no other one beats in latency and score both, fastest first."""
-    found: list[Point] = []
-    for point in sorted(points, key=lambda one: (one.left["latency"], -one.score)):
-        if not found or point.score > found[-1].score:
-            found.append(point)
-    return found
-
-
 class Search:
     """One search.
 
@@ -126,6 +64,7 @@ class Search:
         precisions: Which may be chosen.
         prune: Whether anything can be removed.
         train: Whether training is allowed.
+        look: Says which single steps lead on from a variant; None to take none.
         hopeless: Share of the score gone before training from which it is not expected to come back far enough.
         say: Told what is done and why.
     """
@@ -138,6 +77,7 @@ class Search:
         *,
         prune: bool = True,
         train: bool = True,
+        look: Look | None = None,
         hopeless: float = _HOPELESS,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -146,6 +86,7 @@ class Search:
         self._precisions = precisions
         self._prune = prune
         self._train = train
+        self._look = look
         self._hopeless = hopeless
         self._say = say
         self._points: dict[Variant, Point] = {}
@@ -175,17 +116,15 @@ class Search:
             if nearest.complaint:
                 nearest = self._fastest(nearest.variant.way) or nearest
             return Choice(None, nearest, "nothing comes down to the goal", self._all)
-        ranked = sorted(reached, key=lambda one: -one.score)
-        if self._prune and ranked[0].variant.way > 0:
-            first = ranked[0].variant
-            self._evaluate([dataclasses.replace(first, way=round(first.way * times, 3)) for times in _BEYOND])
-        if self._train and not all(one.variant.way == 0 for one in ranked[:1]):
-            chosen = [one for one in ranked if one.variant.way > 0][:_TRAINED]
-            self._say(f"training {' and '.join(one.variant.name for one in chosen)}, the best that meet the goal")
-            self._evaluate([dataclasses.replace(one.variant, trained=True) for one in chosen])
+        first = max(reached, key=lambda one: one.score)
+        if first.variant.way > 0:
+            self._go_beyond(first)
+            self._refine()
+            if self._train:
+                self._train_best()
         if (best := self._best()) is not None:
             return self._taken(best)
-        met = [one for one in self._all if one.meets(self._limits)]
+        met = self._met
         worst = max(met, key=lambda one: one.score)
         self._say(f"all that meet the goal do harm ({worst.complaint}): looking for the fastest that does not")
         fallback = self._fastest(max(one.variant.way for one in met)) or worst
@@ -193,14 +132,89 @@ class Search:
             return self._taken(best)
         return Choice(None, fallback, f"what meets the goal does too much harm: {worst.complaint}", self._all)
 
+    @property
+    def _met(self) -> list[Point]:
+        return [one for one in self._all if one.meets(self._limits)]
+
+    def _bar(self, points: Sequence[Point]) -> float:
+        """The score from which on a point is as good as the best one: a single sample decides nothing."""
+        return max(one.score - one.grain for one in points) - _ROUNDING
+
     def _best(self) -> Point | None:
-        """The most accurate one that meets the goal and passes the gates."""
-        passed = [one for one in self._all if one.meets(self._limits) and not one.complaint]
-        return max(passed, key=lambda one: (one.score, -one.left["latency"]), default=None)
+        """The fastest of those that meet the goal, pass the gates, and are as accurate as any other of these."""
+        passed = [one for one in self._met if not one.complaint]
+        as_good = [one for one in passed if one.score >= self._bar(passed)]
+        return max(as_good, key=lambda one: (one.way(self._limits), one.score), default=None)
+
+    def _train_best(self) -> None:
+        """Trains the fastest of those that are as good as any, and the best of all."""
+        met = [one for one in self._met if not one.complaint] or self._met
+        as_good = [one for one in met if one.score >= self._bar(met)]
+        fastest = max(as_good, key=lambda one: one.way(self._limits))
+        ranked = [fastest, *sorted(met, key=lambda one: (-one.score, -one.way(self._limits)))]
+        chosen = [one for one in dict.fromkeys(one.variant for one in ranked) if one.way > 0][:_TRAINED]
+        self._say(f"training {' and '.join(one.name for one in chosen)}, the best that meet the goal")
+        self._evaluate([dataclasses.replace(one, trained=True) for one in chosen])
+
+    def _go_beyond(self, point: Point) -> None:
+        """Goes on along the same way for as long as that does no harm that could be told."""
+        best = point
+        while not best.is_last:
+            ways = [round(best.variant.way * times, 3) for times in _BEYOND]
+            found = self._evaluate([dataclasses.replace(best.variant, way=way) for way in ways])
+            better = [one for one in found if self._is_better(one, best)]
+            if not better:
+                break
+            best = max(better, key=lambda one: one.variant.way)
+
+    def _refine(self) -> None:
+        """Takes single steps, as long as each makes it better, from the best point and from one that all but meets."""
+        if self._look is None:
+            return
+        limits = self._limits.items()
+        near = [one for one in self._all if all(one.left[name] <= _NEAR * limit for name, limit in limits)]
+        missed = max((one for one in near if not one.meets(self._limits)), key=lambda one: one.score, default=None)
+        best = self._best() or max(self._met, key=lambda one: one.score)
+        end = len(self._points) + _STEPS
+        for start in (best, missed):
+            current = start
+            while current is not None and current.variant.way > 0 and len(self._points) < end:
+                self._say(f"single steps from {current.variant.name}")
+                current = self._stepped(current, self._look(current.variant))
+
+    def _stepped(self, current: Point, steps: Sequence[Step]) -> Point | None:
+        """The best of the variants that promising steps lead to, if it is better."""
+        room = current.way(self._limits) - 1
+        shrinking = sorted((one for one in steps if one.harm >= 0 < one.gain), key=lambda one: one.harm / one.gain)
+        asked: list[tuple[Step, ...]] = [(one,) for one in shrinking[:_ASKED]]
+        if current.meets(self._limits):
+            growing = [one for one in steps if one.harm < 0]
+            pairs = [(less, more) for less in shrinking for more in growing if less.group != more.group]
+            kinds: Sequence[Sequence[tuple[Step, ...]]] = ([(one,) for one in growing], pairs)
+            for kind in kinds:
+                fitting = [own for own in kind if _harm(own) < 0 <= room + sum(one.gain for one in own)]
+                asked += sorted(fitting, key=_harm)[:_ASKED]
+        found = self._evaluate([current.variant.resized(own) for own in asked])
+        better = [one for one in found if self._is_better(one, current)]
+        return max(better, key=lambda one: (one.score, one.way(self._limits)), default=None)
+
+    def _is_better(self, point: Point, than: Point) -> bool:
+        """Whether it is, by more than measuring and sampling may be off."""
+        gains = point.way(self._limits) > than.way(self._limits) * _GAIN
+        if not than.meets(self._limits):
+            return gains
+        if not point.meets(self._limits):
+            return False
+        if bool(point.complaint) != bool(than.complaint):
+            return not point.complaint
+        bar = self._bar(self._met)
+        if point.score >= bar:
+            return than.score < bar or gains
+        return point.score > than.score
 
     def _taken(self, best: Point) -> Choice:
-        met = sum(one.meets(self._limits) for one in self._all)
-        return Choice(best, best, f"{best.variant.name} has the best score of {met} that meet the goal", self._all)
+        reason = f"{best.variant.name} is the fastest of those that are as good as the best of {len(self._met)}"
+        return Choice(best, best, f"{reason} that meet the goal", self._all)
 
     def _reach(self) -> list[Point]:
         """For each precision the variant that meets the goal and is closest to it; whatever meets it at way 0."""
@@ -289,3 +303,7 @@ class Search:
             if any(not point.complaint for point in found):
                 return True
         return False
+
+
+def _harm(steps: Sequence[Step]) -> float:
+    return sum(one.harm for one in steps)

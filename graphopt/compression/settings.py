@@ -13,7 +13,7 @@ from graphopt.pipeline.spec import close_match
 
 __all__ = ["PRECISIONS", "STAGES", "Settings", "limit_of_drop", "precisions", "skipped"]
 
-STAGES: Final = ("optimize", "sensitivity", "prune", "distill", "quantize")
+STAGES: Final = ("optimize", "sensitivity", "prune", "refine", "distill", "quantize")
 """What can be skipped."""
 
 PRECISIONS: Final[Mapping[str, str]] = {
@@ -57,7 +57,7 @@ class Settings:
         loss: Of distillation; empty for the default.
         augment: Of distillation.
         tune: Trials that look for better settings of distillation; 0 for none.
-        batch: Samples of the run whose latency is measured.
+        batch: Samples of the run whose latency is measured, and whose memory counts.
         train_batch: Samples of a training step.
         provider: Execution provider.
         threads: Its threads; ``None`` leaves it to ONNX Runtime.

@@ -21,8 +21,8 @@ from graphopt import io
 from graphopt.compression.gates import Check, Limits
 from graphopt.compression.judging import Judge
 from graphopt.compression.metrics import classes
+from graphopt.compression.points import Variant
 from graphopt.compression.samples import Drawn, draw
-from graphopt.compression.search import Variant
 from graphopt.compression.settings import PRECISIONS, Settings
 from graphopt.compression.workspace import Workspace
 from graphopt.errors import GraphoptError
@@ -36,19 +36,10 @@ _EPOCHS: Final = (2, 20)
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """Variants that share all but the precision.
-
-    Attributes:
-        folder: Of the run.
-        way: How far.
-        trained: Whether it is distilled.
-        precisions: In which precisions it is wanted.
-    """
+    """Variants that share all but the precision, in the folder of a run."""
 
     folder: str
-    way: float
-    trained: bool
-    precisions: tuple[str, ...]
+    variants: tuple[Variant, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +54,7 @@ class Outcome:
         drop: The same, in percentage points, or in the metric's own unit.
         complaint: The gate that it failed there, or why it could not be built; empty if all is well.
         broken: Whether it could not be built.
+        grain: What one sample counts for in the score, where that is a share of right answers; else 0.
     """
 
     variant: Variant
@@ -72,6 +64,7 @@ class Outcome:
     drop: float
     complaint: str
     broken: bool = False
+    grain: float = 0.0
 
 
 class Context:
@@ -147,8 +140,19 @@ class Context:
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of one run of one sample, or of as few as the model takes."""
-        feeds = next(self.drawn.choose.batches(1))
+        return self._shapes_of(1)
+
+    def _shapes_of(self, batch: int) -> dict[str, tuple[int, ...]]:
+        feeds = next(self.drawn.choose.batches(batch))
         return {name: tuple(array.shape) for name, array in feeds.items() if hasattr(array, "shape")}
+
+    @functools.cached_property
+    def _run(self) -> dict[str, tuple[int, ...]]:
+        return self._shapes_of(self.settings.batch)
+
+    def size(self, model: ir.Model) -> Size:
+        """What a model costs; its memory is that of the run whose latency counts."""
+        return Size.of(model, self.shapes, self._run)
 
     @property
     def optimized(self) -> Path:
@@ -157,11 +161,15 @@ class Context:
 
     # -- models ------------------------------------------------------------------------------------------------------
 
-    def pruned(self, way: float) -> Path:
-        """The model after so much of the way."""
-        if way == 0:
+    def plan(self, variant: Variant) -> Path:
+        """The file that says what goes."""
+        return self.workspace.folder / "plans" / f"{variant.cut}.json"
+
+    def pruned(self, variant: Variant) -> Path:
+        """The model without what goes, refitted."""
+        if variant.way == 0:
             return self.optimized
-        plan = self.workspace.folder / "plans" / f"{way:.3f}.json"
+        plan = self.plan(variant)
 
         def make() -> ir.Model:
             import graphopt
@@ -169,11 +177,11 @@ class Context:
             result: ir.Model = graphopt.prune(self.optimized, plan=plan, calibration=self.drawn.fit.dataset)
             return result
 
-        return self.workspace.model(f"pruned/{way:.3f}", make)
+        return self.workspace.model(f"pruned/{variant.cut}", make)
 
-    def trained(self, way: float) -> Path:
+    def trained(self, variant: Variant) -> Path:
         """The same after it has learnt from the original."""
-        name = f"trained/{way:.3f}"
+        name = f"trained/{variant.cut}"
 
         def make() -> ir.Model:
             import graphopt
@@ -182,7 +190,7 @@ class Context:
             tuned = self.workspace.read("tuned.json") or {}
             result, report = graphopt.distill(
                 self.optimized,
-                self.pruned(way),
+                self.pruned(variant),
                 train.dataset,
                 loss=tuned.get("loss", settings.loss or None),
                 augment=settings.augment,
@@ -203,7 +211,7 @@ class Context:
 
     def variant(self, variant: Variant) -> Path:
         """A variant, ready to be used."""
-        path = self.trained(variant.way) if variant.trained else self.pruned(variant.way)
+        path = self.trained(variant) if variant.trained else self.pruned(variant)
         scheme = PRECISIONS[variant.precision]
         if not scheme:
             return path
@@ -257,7 +265,7 @@ def run(trial: Trial, context: Context | None = None) -> list[Outcome]:
     own = context or Context.open(trial.folder)
     # Sums come out a little different with other numbers of threads: the same everywhere, if they were named.
     with threadpool_limits(own.settings.threads):
-        return [_outcome(own, Variant(trial.way, one, trial.trained)) for one in trial.precisions]
+        return [_outcome(own, one) for one in trial.variants]
 
 
 def _outcome(context: Context, variant: Variant) -> Outcome:
@@ -272,7 +280,7 @@ def _outcome(context: Context, variant: Variant) -> Outcome:
     except GraphoptError as error:
         if variant.way == 0 and variant.precision == "float32":
             raise
-        nothing = Size(0, 0, 0, 0)
+        nothing = Size(0, 0, 0, 0, 0)
         # Not kept: the next run may have what was lacking.
         return Outcome(variant, nothing, -math.inf, math.inf, math.inf, error.message, broken=True)
     context.workspace.write(name, _to_dict(found))
@@ -287,10 +295,11 @@ def _judged(context: Context, variant: Variant, path: Path) -> Outcome:
     lost = (base - after) * judge.metric.is_better / max(abs(base), 1e-30)
     failed = audit.failed
     complaint = described(failed[0]) if failed else _close_call(first, judge, path)
-    size = Size.of(io.load(path), context.shapes)
+    size = context.size(io.load(path))
     if not math.isfinite(after):
         return Outcome(variant, size, -math.inf, math.inf, math.inf, complaint or f"{first.name}: {after}")
-    return Outcome(variant, size, after * judge.metric.is_better, lost, first.harm, complaint)
+    grain = 1 / max(1, len(judge.truth)) if judge.counts_classes else 0.0
+    return Outcome(variant, size, after * judge.metric.is_better, lost, first.harm, complaint, grain=grain)
 
 
 def _close_call(check: Check, judge: Judge, path: Path) -> str:
@@ -322,7 +331,7 @@ def _to_dict(outcome: Outcome) -> dict[str, Any]:
 
 def _from_dict(data: Mapping[str, Any]) -> Outcome:
     return Outcome(
-        Variant(**data["variant"]),
+        Variant(**(data["variant"] | {"sizes": tuple(map(tuple, data["variant"]["sizes"]))})),
         Size(**data["size"]),
-        *(data[name] for name in ("score", "lost", "drop", "complaint", "broken")),
+        *(data[name] for name in ("score", "lost", "drop", "complaint", "broken", "grain")),
     )

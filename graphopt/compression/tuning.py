@@ -8,6 +8,7 @@ from typing import Any, Final
 import onnx_ir as ir
 
 from graphopt import io
+from graphopt.compression.points import Variant
 from graphopt.compression.trial import Context, epochs_for
 from graphopt.errors import EnvironmentProblem, GraphoptError
 
@@ -82,7 +83,7 @@ def _score(context: Context, way: float, proposed: dict[str, Any]) -> float:
     try:
         made: ir.Model = graphopt.distill(
             context.optimized,
-            context.pruned(way),
+            context.pruned(Variant(way, "float32")),
             train.dataset,
             augment=settings.augment,
             epochs=max(1, round(_SHARE * epochs)),

@@ -6,9 +6,9 @@
     latency.json        what was measured
     optimized.onnx      the original after the default passes
     pruning/            rankings
-    plans/WAY.json      what goes, for each way that was tried
-    pruned/WAY.onnx     without it, refitted
-    trained/WAY.onnx    and distilled; trained/WAY/ keeps checkpoints meanwhile
+    plans/CUT.json      what goes, for each cut that was tried: how far, and steps from there
+    pruned/CUT.onnx     without it, refitted
+    trained/CUT.onnx    and distilled; trained/CUT/ keeps checkpoints meanwhile
     variants/NAME.onnx  in a precision: what was measured; NAME.json beside it says how good it is
 """
 

@@ -13,6 +13,7 @@ The JSON form, as ``graphopt inspect --json`` prints it (bytes throughout; sizes
       "parameters": 1235496, "stored": [{"dtype": "FLOAT", "tensors": 52, "elements": 1235496, "bytes": 4941984}],
       "unused_initializers": 0,
       "macs": 349151936, "flops": 706628160, "weight_bytes": 4941984, "activation_bytes": 57014368,
+      "memory": 9000000,
       "at": {"batch": 1, "x[2]": 64}, "guessed": ["batch", "x[2]"], "assumed": [], "uncounted": {"my::Op": 2},
       "layers": [{"name": "conv1", "operator": "Conv", "times": 1, "macs": ..., "parameters": ...,
                   "weight_bytes": ..., "activation_bytes": ...}, ...],
@@ -23,7 +24,8 @@ The JSON form, as ``graphopt inspect --json`` prints it (bytes throughout; sizes
                  "parameters": ..., "weight_bytes": ..., "read_bytes": ..., "write_bytes": ...}, ...]
     }
 
-``nodes`` counts every scope, Constant nodes apart. Costs are of one run with the extents in ``at`` for the symbolic
+``memory`` is the stored tensors, and what else exists at the peak of a run (:mod:`graphopt.analysis.memory`). ``nodes``
+counts every scope, Constant nodes apart. Costs are of one run with the extents in ``at`` for the symbolic
 dims of the inputs (``x[2]`` is a nameless one); those in ``guessed`` were not asked for. Extents that depend on data
 are taken to be 1 and named in ``assumed``. ``costs`` has every node, nested ones with the control-flow nodes around
 them in ``within``.
@@ -44,6 +46,7 @@ import onnx_ir as ir
 from graphopt import io, walk
 from graphopt.analysis import constants, cost
 from graphopt.analysis.constness import initializer_inputs_are_fixed
+from graphopt.analysis.memory import peak_bytes
 from graphopt.analysis.parameters import external_files, identity, parameters
 from graphopt.analysis.shapes import Shapes
 from graphopt.inspect.folding import Folding, would_fold
@@ -119,6 +122,7 @@ class Inspection:
     largest: tuple[StoredTensor, ...]
     folding: Folding
     costs: cost.Costs
+    memory: int
     extents: Mapping[str, int]
     guessed: tuple[str, ...]
 
@@ -141,6 +145,7 @@ class Inspection:
             "flops": self.costs.flops,
             "weight_bytes": self.costs.weight_bytes,
             "activation_bytes": self.costs.activation_bytes,
+            "memory": self.memory,
             "at": dict(self.extents),
             "guessed": list(self.guessed),
             "assumed": list(self.costs.assumed),
@@ -176,8 +181,9 @@ def inspect(
     path = None if isinstance(model, ir.Model) else Path(model).absolute()
     loaded = model if isinstance(model, ir.Model) else io.load(model)
     known = Shapes(loaded, believe_declared=True)
-    costs, extents, guessed = _costs(loaded, known, shapes or {})
+    costs, inputs, extents, guessed = _costs(loaded, known, shapes or {})
     tensors = list(_stored(loaded))
+    stored = _by_dtype(tensors)
     operator_nodes = [node for node in walk.nodes(loaded) if operator(node) != "Constant"]
     return Inspection(
         path=path,
@@ -194,7 +200,7 @@ def inspect(
         constants=sum(1 for _ in walk.nodes(loaded)) - len(operator_nodes),
         operators=operators(costs.nodes),
         parameters=parameters(loaded),
-        stored=_by_dtype(tensors),
+        stored=stored,
         unused_initializers=sum(
             not value.uses() and not value.is_graph_output() and not value.is_graph_input()
             for scope in walk.scopes(loaded)
@@ -205,6 +211,7 @@ def inspect(
         largest=_largest(tensors),
         folding=would_fold(loaded, known),
         costs=costs,
+        memory=sum(one.bytes for one in stored) + peak_bytes(loaded, known, input_shapes=inputs),
         extents=extents,
         guessed=guessed,
     )
@@ -212,24 +219,26 @@ def inspect(
 
 def _costs(
     model: ir.Model, known: Shapes, shapes: Mapping[str, Sequence[int]]
-) -> tuple[cost.Costs, dict[str, int], tuple[str, ...]]:
-    """Costs at the first guess of the open extents that leaves no tensor empty, or as few as any."""
+) -> tuple[cost.Costs, cost.InputShapes, dict[str, int], tuple[str, ...]]:
+    """Costs at the first guess of the open extents that leaves no tensor empty, or as few as any; and that guess."""
     plan = Plan.of(model, shapes)
-    best: tuple[cost.Costs, Mapping[str, int]] | None = None
+    best: tuple[cost.Costs, cost.InputShapes, Mapping[str, int]] | None = None
     for guess in itertools.islice(plan.guesses(), _GUESSES):
-        inputs = {
+        given = {
             entry.name: [dim if isinstance(dim, int) else evaluate(dim, guess.sizes) or 0 for dim in entry.shape]
             for entry in plan.inputs
             if entry.shape is not None and entry.name not in shapes
         }
-        costs = cost.costs(model, known, input_shapes={**inputs, **shapes})
+        given.update((name, list(extents)) for name, extents in shapes.items())
+        costs = cost.costs(model, known, input_shapes=given)
         if best is None or costs.empty < best[0].empty:
-            best = costs, guess.sizes
+            best = costs, given, guess.sizes
         if not costs.empty:
             break
     assert best is not None, "a plan has at least one guess"
     free = tuple(map(_nameless, plan.open_dims.free))
-    return best[0], {_nameless(name): extent for name, extent in best[1].items()}, free
+    found, inputs, sizes = best
+    return found, inputs, {_nameless(name): extent for name, extent in sizes.items()}, free
 
 
 def _nameless(name: str) -> str:

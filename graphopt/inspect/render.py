@@ -57,6 +57,8 @@ def _facts(inspection: Inspection) -> Iterator[tuple[str, str]]:
     yield "parameters", _parameters(inspection)
     yield "size", _size(inspection)
     yield "work", _work(inspection)
+    weights = sum(one.bytes for one in inspection.stored)
+    yield "memory", f"{byte_size(inspection.memory)} at the peak of that run, {byte_size(weights)} of it weights"
     if inspection.folding.nodes:
         yield "would fold", _folding(inspection)
     if inspection.unused_initializers:

@@ -12,7 +12,7 @@ import onnx.defs
 import onnx.shape_inference
 import onnx_ir as ir
 
-__all__ = ["InferredType", "default_attributes", "infer_node"]
+__all__ = ["InferredType", "default_attributes", "infer_node", "since_version"]
 
 _INVALID = onnx.checker.ValidationError
 
@@ -57,6 +57,15 @@ def default_attributes(op_type: str, version: int, domain: str = "") -> Mapping[
         return {}
     given = {name: formal.default_value for name, formal in schema.attributes.items()}
     return {name: ir.serde.deserialize_attribute(value) for name, value in given.items() if value.name}
+
+
+@functools.lru_cache(maxsize=1024)
+def since_version(op_type: str, version: int, domain: str = "") -> int | None:
+    """The version of a domain that brought an operator as it is in ``version``; ``None`` if nobody knows it."""
+    try:
+        return int(onnx.defs.get_schema(op_type, version, domain).since_version)
+    except (onnx.defs.SchemaError, TypeError):
+        return None
 
 
 def _type(known: InferredType) -> onnx.TypeProto:

@@ -24,7 +24,7 @@ from graphopt.errors import EnvironmentProblem
 from graphopt.interop.kinds import Source
 from graphopt.names import label
 from graphopt.pruning import allocation, fidelity, schedule, sensitivity
-from graphopt.pruning.allocation import Allocation
+from graphopt.pruning.allocation import Allocation, Candidate
 from graphopt.pruning.calibration import Calibration
 from graphopt.pruning.expense import Expense
 from graphopt.pruning.goal import Goal
@@ -49,10 +49,10 @@ _DIFFERENTIATED = ("taylor", "fisher", "hessian")
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What goes."""
+    """What goes; among which groups and sizes it was chosen; and the speedup that was measured, if any was."""
 
     units: Sequence[int]
-    rankings: Sequence[Ranking]
+    candidates: Sequence[Candidate]
     speedup: Any = None
 
 
@@ -86,8 +86,8 @@ class Job:
 
     # -- what there is -----------------------------------------------------------------------------------------------
 
-    def load(self, calibration: Any, preprocess: str) -> None:
-        """Reads the model and the data, and finds the channels."""
+    def load(self, calibration: Any, preprocess: str, batch: int = 1) -> None:
+        """Reads the model and the data, and finds the channels; memory is that of a run of ``batch`` samples."""
         with self._timed("load"):
             original = model = self.origin.read()
         if self._settings.optimize:
@@ -104,7 +104,8 @@ class Job:
             )
             self._notes += self._data.notes
             self._settings = dataclasses.replace(settings, samples=settings.samples or len(self._data.fitted))
-            self._before = Size.of(original, self._shapes)
+            self._run = self._shapes_of(batch)
+            self._before = Size.of(original, self._shapes, self._run)
             self._batches = list(self._data.fitted.batches(settings.batch))
         with self._timed("analyze"):
             self._graph = self._analyzed(model)
@@ -134,7 +135,10 @@ class Job:
     @functools.cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Of one run of one sample, or of as few as the model takes."""
-        feeds = next(iter(self._data.fitted.batches(1)))
+        return self._shapes_of(1)
+
+    def _shapes_of(self, batch: int) -> dict[str, tuple[int, ...]]:
+        feeds = next(iter(self._data.fitted.batches(batch)))
         return {name: tuple(array.shape) for name, array in feeds.items() if hasattr(array, "shape")}
 
     # -- what goes ---------------------------------------------------------------------------------------------------
@@ -177,7 +181,7 @@ class Job:
                 found = allocated(rankings)
                 speedup = target.meet(found.choose)
         units = found.units if criterion.refine is None else self._refined(criterion.refine, evidence, found.units)
-        return Choice(units, [one.ranking for one in found.candidates], speedup)
+        return Choice(units, found.candidates, speedup)
 
     def _evidence(self, graph: ChannelGraph, gradients: Gradients | None) -> Evidence:
         return Evidence(
@@ -229,7 +233,7 @@ class Job:
             return Target(
                 self._graph,
                 goal,
-                Expense(self._graph, self._shapes),
+                Expense(self._graph, self._shapes, self._shapes_of(batch)),
                 feeds,
                 table=table if table is not None else self._directory.latency_table(),
                 save=save,
@@ -316,7 +320,7 @@ class Job:
         removed = set(choice.units)
         if plan is None:
             plan = self.plan(removed, goal)
-        ranked = {ranking.group.index: ranking for ranking in choice.rankings}
+        ranked = {one.group.index: one.ranking for one in choice.candidates}
         outcomes = []
         for group in self._graph.groups:
             kept = sum(unit.index not in removed for unit in group.units)
@@ -326,7 +330,7 @@ class Job:
         return PruneReport(
             goal,
             self._before,
-            Size.of(self._result, self._shapes),
+            Size.of(self._result, self._shapes, self._run),
             outcomes,
             self._refits,
             self._proof,

@@ -60,8 +60,8 @@ def prune(
 
     Args:
         source: A path, an ``onnx_ir.Model``, an ``onnx.ModelProto`` or an ``onnx_graphsurgeon.Graph``; never changed.
-        goal: ``{"macs": 0.5}`` or ``"macs=0.5"``: shares of the original, or numbers above 1. Also ``params``,
-            ``bytes`` and ``latency``, and several at once.
+        goal: ``{"macs": 0.5}`` or ``"macs=0.5"``: shares of the original, or numbers with a unit or above 1. Also
+            ``params``, ``bytes``, ``memory`` and ``latency`` (``"latency=0.4ms"``), and several at once.
         calibration: Inputs: whatever :func:`graphopt.datasets.bind` takes, as a path, arrays by name, or feeds.
         importance: A name of :data:`graphopt.pruning.importance.CRITERIA`, or a function that ranks.
         ranking: One of :data:`graphopt.pruning.allocation.RANKINGS`.
@@ -83,7 +83,7 @@ def prune(
         allow_interface: Shell patterns of inputs and outputs that may shrink, such as the caches of a decoder.
         latency_table: One that was measured before, or a file of one; a file that is not there yet is written with
             what is measured. Without one it is measured now, where latency is a goal.
-        latency_batch: Samples of the run whose latency is the goal.
+        latency_batch: Samples of the run whose latency, or memory, is the goal.
         gradients: Who differentiates, for the importance ``taylor`` and ``fisher``; PyTorch if ``None``.
         check: Prove in ONNX Runtime that removal equals masking.
         seed: Of samples, positions and whatever is random: same seed, same bytes.
@@ -136,7 +136,7 @@ def prune(
         RunDirectory.of(run_directory),
         check=check,
     )
-    job.load(calibration, preprocess)
+    job.load(calibration, preprocess, latency_batch)
     if given is not None:
         chosen = job.follow(given)
     else:

@@ -84,6 +84,7 @@ def _size_rows(one: PruneReport) -> list[tuple[str, ...]]:
         ("MACs", count(before.macs), count(after.macs), before.macs, after.macs),
         ("parameters", count(before.params), count(after.params), before.params, after.params),
         ("weights", byte_size(before.bytes), byte_size(after.bytes), before.bytes, after.bytes),
+        ("memory", byte_size(before.memory), byte_size(after.memory), before.memory, after.memory),
         ("nodes", str(before.nodes), str(after.nodes), before.nodes, after.nodes),
     )
     return [

@@ -21,36 +21,51 @@ __all__ = ["Fidelity", "GroupOutcome", "PruneReport", "Size"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Size:
-    """What a model costs: of one run for one sample, where that depends on the input.
+    """What a model costs: of one run for one sample, where that depends on the input and nothing else is said.
 
     Attributes:
         macs: Multiply-accumulates.
         params: Elements of weights.
         bytes: Bytes of constants.
         nodes: Nodes.
+        memory: Bytes of constants and of what else exists at the peak of a run: :mod:`graphopt.analysis.memory`.
     """
 
     macs: int
     params: int
     bytes: int
     nodes: int
+    memory: int
 
     @classmethod
-    def of(cls, model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Size:
+    def of(
+        cls, model: ir.Model, shapes: Mapping[str, Sequence[int]], run: Mapping[str, Sequence[int]] | None = None
+    ) -> Size:
         """Counts a model.
 
         Args:
             model: The model.
             shapes: Of its inputs in one run, by name.
+            run: Of its inputs in the run whose memory counts; ``shapes`` if ``None``.
         """
         from graphopt.analysis.cost import costs
+        from graphopt.analysis.inlining import inlined
+        from graphopt.analysis.memory import peak_bytes
         from graphopt.analysis.parameters import parameters
+        from graphopt.analysis.shapes import Shapes
         from graphopt.pipeline.report import Summary
 
         names = {value.name for value in model.graph.inputs}
-        counted = costs(model, input_shapes={name: tuple(one) for name, one in shapes.items() if name in names})
+        sample, batch = (
+            {name: tuple(one) for name, one in given.items() if name in names}
+            for given in (shapes, shapes if run is None else run)
+        )
+        flat = inlined(model) if model.functions else model
+        known = Shapes(flat, believe_declared=True)
+        macs, peak = costs(flat, known, input_shapes=sample).macs, peak_bytes(flat, known, input_shapes=batch)
         summary = Summary.of(model)
-        return cls(counted.macs, parameters(model), summary.weight_bytes, summary.nodes)
+        weights = summary.weight_bytes
+        return cls(macs, parameters(model), weights, summary.nodes, weights + peak)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

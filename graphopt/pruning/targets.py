@@ -77,7 +77,7 @@ class Target:
         self._progress = progress
         self._stack = contextlib.ExitStack()
         self.multiple = _MULTIPLE
-        self._limits = {name: self._share(name, limit) for name, limit in goal.limits.items() if name != "latency"}
+        self._limits = {name: one.share(expense.total[name]) for name, one in goal.limits.items() if name != "latency"}
         if self.is_measured:
             self._time(table, save)
 
@@ -93,9 +93,6 @@ class Target:
     def is_measured(self) -> bool:
         """Whether latency is a goal."""
         return "latency" in self._goal.limits
-
-    def _share(self, name: str, limit: float) -> float:
-        return limit if limit <= 1 else limit / max(1.0, self._expense.total[name])
 
     def _time(self, table: Any, save: Callable[[LatencyTable], None]) -> None:
         from graphopt.pruning.latency.measure import Stopwatch
@@ -114,12 +111,11 @@ class Target:
         self._watch = self._stack.enter_context(
             Stopwatch(self._graph.model, self._feeds, seed=self._seed, **self._running)
         )
-        limit = self._goal.limits["latency"]
-        self._latency = limit if limit <= 1 else limit / self._whole
+        self._latency = self._goal.limits["latency"].share(self._whole)
 
     def _counted(self, gone: Mask) -> float:
         """The largest of what is left, in shares of what may be left."""
-        return max((self._expense.left(gone, name) / limit for name, limit in self._limits.items()), default=0.0)
+        return max((self._expense.exceeded(gone, name, limit) for name, limit in self._limits.items()), default=0.0)
 
     def toward(self, share: float) -> Cost:
         """What a removal costs on the way to the goal, 1 being ``share`` of the way, in logarithms.
@@ -128,7 +124,7 @@ class Target:
         """
 
         def cost(gone: Mask) -> float:
-            left: list[float] = [self._expense.left(gone, name) / limit**share for name, limit in self._limits.items()]
+            left = [self._expense.exceeded(gone, name, limit**share) for name, limit in self._limits.items()]
             if self.is_measured:
                 left.append(self._model.total(gone) / self._whole / self._latency**share)
             return max(left)
@@ -177,7 +173,7 @@ class Target:
         choose(lambda gone: max(self._counted(gone), self._model.total(gone) / self._whole / aim))
         if 1 / measured.value > self._latency * (1 + _FAR):
             raise Infeasible(
-                f"latency={self._goal.limits['latency']:g} cannot be reached: removal gets to {1 / measured.value:.2f} "
+                f"latency={self._goal.limits['latency']} cannot be reached: removal gets to {1 / measured.value:.2f} "
                 f"of the original's ({times(measured.value)} as fast) here",
                 hint="What stays may be frozen ('graphopt inspect --groups'), or held by keep, groups and exclude.",
             )
@@ -188,7 +184,7 @@ class Target:
             left = self._expense.left(gone, name)
             if left > limit * (1 + 1e-9):
                 raise Infeasible(
-                    f"{name}={self._goal.limits[name]:g} cannot be reached: {left:.3f} of the original's is left "
+                    f"{name}={self._goal.limits[name]} cannot be reached: {left:.3f} of the original's is left "
                     "when all goes that may go",
                     hint="Set a goal above that, lower keep, or see with 'graphopt inspect --groups' what is frozen.",
                 )

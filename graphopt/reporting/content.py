@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from graphopt.human import byte_size, count, duration, times
+from graphopt.human import byte_size, count, duration, energy, times
 from graphopt.reporting import candidates, curves, tables
 from graphopt.reporting.blocks import Code, Part, Prose, Section, Tile
 from graphopt.reporting.schema import Costs, Report
@@ -62,7 +62,9 @@ def _tiles(report: Report) -> list[Tile]:
     found = [
         _costs("File size", before.get("bytes"), after.get("bytes"), byte_size, "smaller", "larger"),
         _costs("Latency", before.get("latency_ms"), after.get("latency_ms"), duration, "faster", "slower"),
+        _costs("Energy of a run", before.get("energy_mj"), after.get("energy_mj"), energy, "less", "more"),
         _score(report, before.get("score"), after.get("score")),
+        _costs("Memory of a run", before.get("memory"), after.get("memory"), byte_size, "less", "more"),
         _costs("MACs", before.get("macs"), after.get("macs"), count, "fewer", "more"),
         _costs("Parameters", before.get("params"), after.get("params"), count, "fewer", "more"),
         _costs("Nodes", before.get("nodes"), after.get("nodes"), count, "fewer", "more"),

@@ -35,13 +35,16 @@ class Verdict(TypedDict, total=False):
 
 
 class Costs(TypedDict, total=False):
-    """A model, the original or the result: bytes of its file, milliseconds of a run, its score."""
+    """A model, the original or the result: bytes of its weights and at the peak of a run, milliseconds and
+    millijoules of a run, its score."""
 
     macs: int | None
     params: int | None
     bytes: int | None
     nodes: int | None
+    memory: int | None
     latency_ms: float | None
+    energy_mj: float | None
     score: float | None
     ops: Mapping[str, int] | None
 
@@ -85,6 +88,7 @@ class Point(TypedDict, total=False):
     score: float | None
     drop: float | None
     bytes: int | None
+    memory: int | None
     macs: int | None
     precision: str
     trained: bool

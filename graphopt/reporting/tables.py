@@ -54,7 +54,7 @@ def candidates(points: Sequence[Point], scores: Scores) -> Table:
     order = sorted(points, key=lambda one: _or_last(one.get("latency")))
     chosen = most(order, lambda one: 2.0 * bool(one.get("chosen")) + bool(one.get("on_front")), _ROWS)
     columns = [Column("candidate", "name"), Column("", "text"), *map(Column, ("latency", scores.metric, "drop"))]
-    columns += [*map(Column, ("size", "MACs")), Column("precision", "text"), Column("trained", "text")]
+    columns += [*map(Column, ("size", "memory", "MACs")), Column("precision", "text"), Column("trained", "text")]
     rows = []
     for point, called in zip(chosen, names([one.get("name") for one in chosen]), strict=True):
         drop = finite(point.get("drop"))
@@ -67,6 +67,7 @@ def candidates(points: Sequence[Point], scores: Scores) -> Table:
                 Cell(shown(point.get("score"), scores.text)),
                 Cell(DASH if drop is None else f"{scores.difference(drop)}{scores.unit}"),
                 Cell(shown(point.get("bytes"), byte_size)),
+                Cell(shown(point.get("memory"), byte_size)),
                 Cell(shown(point.get("macs"), count)),
                 name(point.get("precision"), ""),
                 Cell("yes" if point.get("trained") else "no"),

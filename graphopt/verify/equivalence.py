@@ -259,7 +259,12 @@ class Verifier:
 
 
 def validate(a: str | os.PathLike[str] | ir.Model, b: str | os.PathLike[str] | ir.Model, **options: Any) -> Equivalence:
-    """Whether model ``b`` does the same job as model ``a``; the options are those of :class:`Verifier`.
+    """Whether model ``b`` does the same job as model ``a``.
+
+    Args:
+        a: The original: a path or a model.
+        b: What is compared with it.
+        options: Those of :class:`Verifier`.
 
     Raises:
         ModelError: One of them cannot be read.

@@ -99,7 +99,7 @@ def test_goals_add_up(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     goals = ("--goal", "macs=0.9,params=0.5", "--goal", "bytes=1MB")
     found = run_json(capsys, model, tmp_path / "small.onnx", *goals, "--importance", "l2", "--samples", "8")
     assert found["after"]["params"] <= 0.5 * found["before"]["params"]
-    assert found["goal"] == "macs=0.9,params=0.5,bytes=1000000"
+    assert found["goal"] == "macs=0.9,params=0.5,bytes=1MB"
 
 
 def test_without_data_it_warns(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ def command(digits: Path, tmp_path: Path) -> list[str]:
     """The words of a quick compression; its output is ``out.onnx`` in a folder with a space."""
     (tmp_path / "a folder").mkdir()
     words = ["compress", str(digits / "model.onnx"), "--data", str(digits / "train.npz")]
-    words += ["--eval", str(digits / "test.npz"), "--skip", "distill,quantize,sensitivity", "--threads", "1"]
+    words += ["--eval", str(digits / "test.npz"), "--skip", "distill,quantize,sensitivity,refine", "--threads", "1"]
     return [*words, "-o", str(tmp_path / "a folder" / "out.onnx")]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import itertools
 import json
 import logging
 import multiprocessing
@@ -18,18 +20,23 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from rich.console import Console
 
 import graphopt
-from graphopt.compression import executors
+from graphopt.compression import evidence, executors
 from graphopt.compression.compressor import _save_arrays
 from graphopt.compression.gates import Audit, Limits
 from graphopt.compression.judging import Judge
 from graphopt.compression.report import CompressionReport
 from graphopt.compression.trial import Outcome, Trial, run
 from graphopt.errors import Harmful, Infeasible, LimitReached, ModelError, UsageError
+from graphopt.human import byte_size, energy
 from graphopt.lock import exclusive
+from graphopt.pruning.plan import Plan
+from graphopt.reporting.markdown import markdown
+from graphopt.reporting.page import page
 
-QUICK: dict[str, Any] = {"skip": ["distill", "quantize", "sensitivity"], "threads": 1}
+QUICK: dict[str, Any] = {"skip": ["distill", "quantize", "sensitivity", "refine"], "threads": 1}
 
 
 def compress(digits: Path, **options: Any) -> tuple[Any, CompressionReport]:
@@ -53,7 +60,7 @@ def table(digits: Path) -> Path:
 def test_meets_the_goal_and_says_how_good_it_is(digits: Path) -> None:
     model, report = compress(digits, goal={"macs": 0.5}, max_drop=2)
     assert report.is_met
-    assert 0.4 <= report.after.macs / report.before.macs <= 0.5
+    assert report.after.macs / report.before.macs <= 0.5
     accuracy = report.audit.checks[0]
     assert accuracy.before > 0.93
     assert accuracy.harm <= 2
@@ -61,10 +68,65 @@ def test_meets_the_goal_and_says_how_good_it_is(digits: Path) -> None:
 
 
 def test_quantizes_where_that_meets_the_goal(digits: Path) -> None:
-    _, report = compress(digits, goal="bytes=0.35", skip=["distill", "sensitivity"], max_drop=2)
+    _, report = compress(digits, goal="bytes=0.35", skip=["distill", "sensitivity", "refine"], max_drop=2)
     assert report.is_met
     assert report.point.variant.precision == "int8"
     assert report.after.bytes / report.before.bytes <= 0.35
+
+
+def test_memory_of_a_batch_comes_down_to_the_goal(digits: Path) -> None:
+    """With a large batch the tensors count, not the weights; the report shows it wherever it shows sizes."""
+    _, report = compress(digits, goal="memory=0.6", batch=100)
+    assert report.is_met
+    assert report.after.memory <= 0.6 * report.before.memory
+    assert any(0.5 < one.left["memory"] <= 0.6 for one in report.choice.points)  # what is predicted is what is left
+    assert report.before.memory - report.before.bytes > 100 * 16 * 64 * 4
+    data = report.to_dict()
+    assert data["before"]["memory"] == report.before.memory
+    (chosen,) = (one for one in data["points"] if one["chosen"])
+    assert chosen["memory"] == data["after"]["memory"] == report.after.memory
+    assert data["limits"] == {"memory": 0.6}
+    told = byte_size(report.after.memory)
+    stream = io.StringIO()
+    Console(file=stream, width=140).print(report)
+    assert any(line.startswith("memory") and told in line for line in stream.getvalue().splitlines())
+    assert f"| Memory of a run | {told} |" in markdown(data)
+    assert told in page(data)
+
+
+def test_energy_is_reported_where_counters_are(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"skip": ["distill", "quantize", "prune"]}
+    reads = itertools.count(0, 3_000)
+    monkeypatch.setattr(evidence, "opened", lambda: (lambda: next(reads), "package-0"))
+    _, report = compress(digits, goal="macs=1", **options)
+    data = report.to_dict()
+    before, after = data["before"]["energy_mj"], data["after"]["energy_mj"]
+    assert min(before, after) > 0
+    assert [note for note in report.notes if "energy" in note] == [
+        "energy is that of package-0, whatever else ran meanwhile included"
+    ]
+    stream = io.StringIO()
+    Console(file=stream, width=140).print(report)
+    assert any(line.startswith("energy ") and energy(after) in line for line in stream.getvalue().splitlines())
+    assert f"| Energy of a run | {energy(after)} |" in markdown(data)
+    monkeypatch.setattr(evidence, "opened", lambda: (None, "nothing is counted"))
+    _, report = compress(digits, goal="macs=1", **options)
+    assert report.to_dict()["after"]["energy_mj"] is None
+    assert [note for note in report.notes if "energy" in note] == ["energy is not measured: nothing is counted"]
+    assert "Energy of a run" not in markdown(report.to_dict())
+
+
+def test_a_goal_in_milliseconds_is_one_of_what_was_measured(digits: Path, tmp_path: Path) -> None:
+    """The network takes less than 0.9 ms: as a share that would be infeasible, with a unit it is met already."""
+    table = tmp_path / "table.json"
+    options: dict[str, Any] = {"skip": ["distill", "quantize", "prune"], "latency_table": table}
+    _, report = compress(digits, goal="latency=0.9ms", **options)
+    assert report.is_met
+    assert report.milliseconds < 0.9
+    assert report.limits == {"latency": 1.0}
+    assert report.to_dict()["goal"] == report.settings.goal == "latency=0.9ms"
+    with pytest.raises(Infeasible):
+        compress(digits, goal=f"latency={0.5 * report.milliseconds:.9f}ms", **options)
 
 
 @pytest.mark.parametrize(("precision", "share"), [("int8-weights", 0.95), ("float16", 0.55)])
@@ -76,7 +138,7 @@ def test_other_precisions_can_be_asked_for(precision: str, share: float, digits:
 
 
 def test_distils_what_was_pruned(digits: Path) -> None:
-    options = {"skip": ["quantize", "sensitivity"], "epochs": 2, "goal": "macs=0.2"}
+    options = {"skip": ["quantize", "sensitivity", "refine"], "epochs": 2, "goal": "macs=0.03"}
     _, trained = compress(digits, **options)
     assert trained.point.variant.trained
     assert len(trained.history) == 2
@@ -85,7 +147,7 @@ def test_distils_what_was_pruned(digits: Path) -> None:
 
 
 def test_tunes_the_distillation_when_asked(digits: Path, tmp_path: Path) -> None:
-    options = {"skip": ["quantize", "sensitivity"], "epochs": 2, "tune": 2, "run_directory": tmp_path / "run"}
+    options = {"skip": ["quantize", "sensitivity", "refine"], "epochs": 2, "tune": 2, "run_directory": tmp_path / "run"}
     _, report = compress(digits, goal="macs=0.3", **options)
     found = json.loads((tmp_path / "run" / "tuned.json").read_text())
     assert 1e-4 <= found["learning_rate"] <= 1e-2
@@ -277,7 +339,7 @@ def test_a_model_without_channels_is_only_quantized(digits: Path, tmp_path: Path
 
 
 def test_the_report_is_plain_data(digits: Path) -> None:
-    _, report = compress(digits, goal="macs=0.5", max_drop=2, skip=["distill", "quantize"])
+    _, report = compress(digits, goal="macs=0.5", max_drop=2, skip=["distill", "quantize", "refine"])
     data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert data["verdict"]["met"] is True
     assert sum(point["chosen"] for point in data["points"]) == 1
@@ -319,7 +381,7 @@ def test_a_worker_that_is_killed_is_survived(
 
     def dying(asked: Trial) -> list[Outcome]:
         """Takes its own process down in the middle of the first trial that prunes."""
-        if asked.way > 0 and not mark.exists():
+        if asked.variants[0].way > 0 and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return run(asked)
@@ -395,7 +457,7 @@ def test_an_input_may_be_called_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGKILL])
 def test_processes_end_with_the_run_and_in_silence(told: signal.Signals, digits: Path, tmp_path: Path) -> None:
     words = ["compress", digits / "model.onnx", "--data", digits / "train.npz", "--goal", "macs=0.5", "--threads", "1"]
-    words += ["--skip", "distill,sensitivity", "--executor", "processes", "-q", "-o", tmp_path / "out.onnx"]
+    words += ["--skip", "distill,sensitivity,refine", "--executor", "processes", "-q", "-o", tmp_path / "out.onnx"]
     with subprocess.Popen(
         [sys.executable, "-m", "graphopt", *map(str, words)], stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as started:
@@ -433,3 +495,16 @@ def _is_alive(process: int) -> bool:
 def test_a_run_of_more_samples_than_there_are_is_noted(digits: Path) -> None:
     _, report = compress(digits, goal="macs=0.5", batch=5000)
     assert any("there are no 5,000 samples for a run" in note for note in report.notes)
+
+
+def test_single_steps_are_built_like_any_other_variant(digits: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    skip = ["distill", "quantize", "sensitivity"]
+    _, report = compress(digits, goal="macs=0.5", skip=skip, run_directory=folder)
+    stepped = [one for one in report.choice.points if one.variant.sizes]
+    assert stepped
+    plan = Plan.load(folder / "plans" / f"{stepped[0].variant.cut}.json")
+    assert {plan.sizes[name] - len(gone) for name, gone in plan.removed.items()} >= {
+        kept for group, kept in stepped[0].variant.sizes if kept < max(plan.sizes.values())
+    }
+    assert (folder / "pruned" / f"{stepped[0].variant.cut}.onnx").exists()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from graphopt.compression.search import Choice, Point, Search, Variant, front
+from graphopt.compression.points import Point, Step, Variant, front
+from graphopt.compression.search import Choice, Search
 
 HALF = {"latency": 0.5}
 FASTER = {"float32": 1.0, "int8": 0.4}
@@ -192,3 +193,89 @@ def test_nothing_follows_from_a_variant_that_could_not_be_built() -> None:
     found = Search(evaluate, HALF, ["int8"]).run()
     assert found.point is None
     assert all(math.isfinite(one.way) for one in built)
+
+
+class Groups:
+    """Three groups of four units each: the share of units kept is the latency, and a unit's loss its group's harm."""
+
+    harms = (0.001, 0.02, 0.1)
+
+    def __init__(self, grain: float = 0.0) -> None:
+        self.grain = grain
+        self.built: list[Variant] = []
+
+    def kept(self, variant: Variant) -> list[int]:
+        uniform = max(1, round(4 * 0.5**variant.way))
+        return [dict(variant.sizes).get(group, uniform) for group in range(3)]
+
+    def __call__(self, variants: Sequence[Variant]) -> list[Point]:
+        self.built += variants
+        found = []
+        for one in variants:
+            kept = self.kept(one)
+            lost = sum(harm * (4 - left) for harm, left in zip(self.harms, kept, strict=True))
+            found.append(Point(one, {"latency": sum(kept) / 12}, 1 - lost, lost, grain=self.grain))
+        return found
+
+    def look(self, variant: Variant) -> list[Step]:
+        return [
+            Step(group, left + sign, -sign * harm, -sign / 12)
+            for group, (harm, left) in enumerate(zip(self.harms, self.kept(variant), strict=True))
+            for sign in (-1, 1)
+            if 1 <= left + sign <= 4
+        ]
+
+
+def test_single_steps_find_what_no_way_leads_to() -> None:
+    """Of six units that may stay, most belong to the groups whose loss does most harm."""
+    groups = Groups()
+    found = Search(groups, HALF, ("float32",), train=False, look=groups.look).run()
+    assert found.point is not None
+    assert groups.kept(found.point.variant) == [1, 1, 4]
+    without = Search(Groups(), HALF, ("float32",), train=False).run()
+    assert without.point is not None
+    assert without.point.score < found.point.score
+
+
+def test_single_steps_have_an_end() -> None:
+    groups = Groups(grain=1.0)
+
+    def look(variant: Variant) -> list[Step]:
+        """Always one more to take."""
+        return [Step(len(variant.sizes), 1, 0.0, 0.5)]
+
+    def build(variants: Sequence[Variant]) -> list[Point]:
+        groups.built += variants
+        return [Point(one, {"latency": 0.49 * 0.9 ** (one.way + len(one.sizes))}, 1.0) for one in variants]
+
+    Search(build, HALF, ("float32",), train=False, look=look).run()
+    assert len([one for one in groups.built if one.sizes]) <= 25
+
+
+def test_a_step_brings_what_all_but_meets_the_goal_to_it() -> None:
+    def build(variants: Sequence[Variant]) -> list[Point]:
+        """The way leads to a good model just above the goal, and to a bad one below it."""
+        found = []
+        for one in variants:
+            latency, score = (0.53, 0.99) if 0 < one.way < 1.2 else (1.0, 1.0) if one.way == 0 else (0.3, 0.5)
+            if one.sizes:
+                latency, score = latency - 0.04, score - 0.01
+            found.append(Point(one, {"latency": latency}, score, is_last=one.way >= 1.2))
+        return found
+
+    found = Search(build, HALF, ("float32",), train=False, look=lambda variant: [Step(0, 1, 0.1, 0.1)]).run()
+    assert found.point is not None
+    assert found.point.left["latency"] == pytest.approx(0.49)
+    assert found.point.score == pytest.approx(0.98)
+
+
+def test_of_those_as_good_as_the_best_the_fastest_is_taken() -> None:
+    def build(variants: Sequence[Variant]) -> list[Point]:
+        return [Point(one, {"latency": 0.5**one.way}, 0.95 - 0.002 * one.way, grain=0.004) for one in variants]
+
+    found = Search(build, HALF, ("float32",), train=False).run()
+    assert found.point is not None
+    best = max(one.score for one in found.points if one.meets(HALF))
+    assert found.point.score >= best - 0.004
+    assert found.point.left["latency"] < 0.3
+    assert all(one.score < best - 0.004 for one in found.points if one.left["latency"] < found.point.left["latency"])

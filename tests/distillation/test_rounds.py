@@ -6,13 +6,15 @@ import pytest
 
 from graphopt.distillation.rounds import aims
 from graphopt.errors import UsageError
+from graphopt.pruning.goal import Goal, Limit
 
 WHOLE = {"macs": 1000, "params": 200, "bytes": 800}
 
 
 def test_one_round_is_the_goal_itself() -> None:
     (aim,) = aims("macs=0.25,latency=3", 1)
-    assert aim.of(WHOLE, WHOLE) == {"macs": 0.25, "latency": 3.0}
+    assert aim.of(WHOLE, WHOLE) == {"macs": Limit(0.25), "latency": Limit(3.0, "ms")}
+    assert Goal.of(aim.of(WHOLE, WHOLE)) == Goal.of("macs=0.25,latency=3ms")
 
 
 def test_equal_ratios_to_the_goal() -> None:
@@ -38,7 +40,13 @@ def test_nothing_left_is_no_division() -> None:
 
 @pytest.mark.parametrize(
     ("goal", "steps", "words"),
-    [("macs=0.5", 0, "prune-steps=0"), ("latency=3", 2, "milliseconds"), ("speed=2", 1, "speed"), ("macs", 1, "macs")],
+    [
+        ("macs=0.5", 0, "prune-steps=0"),
+        ("latency=0.3ms", 2, "latency=0.3ms"),
+        ("memory=2MB", 2, "one step"),
+        ("speed=2", 1, "speed"),
+        ("macs", 1, "macs"),
+    ],
 )
 def test_what_makes_no_sense(goal: str, steps: int, words: str) -> None:
     with pytest.raises(UsageError, match=words):

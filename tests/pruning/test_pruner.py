@@ -19,7 +19,10 @@ from graphopt import proto
 from graphopt.channels.analysis import analyze
 from graphopt.channels.slicing import cut
 from graphopt.errors import Infeasible, ModelError, UsageError
+from graphopt.pruning.goal import Goal
 from graphopt.pruning.importance import CRITERIA, Evidence, Ranking
+from graphopt.pruning.latency.predictor import LatencyModel
+from graphopt.pruning.latency.table import LatencyTable
 from graphopt.pruning.report import PruneReport
 from graphopt.pruning.schedule import carried_over
 
@@ -235,6 +238,36 @@ def test_labels_give_accuracy_on_samples_that_were_not_fitted() -> None:
 def test_too_few_samples_are_said_to_be_too_few() -> None:
     _, report = _prune(classifier(), x=inputs(3))
     assert any("too few calibration samples" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("ranking", ["global", "uniform"])
+def test_memory_comes_down_to_the_goal_for_the_batch(ranking: str) -> None:
+    """Mostly tensors with a large batch, mostly weights with a small one."""
+    for batch in (1, 128):
+        _, report = _prune(classifier(), "memory=0.6", latency_batch=batch, ranking=ranking)
+        assert 0.4 < report.after.memory / report.before.memory <= 0.6
+        assert report.to_dict()["after"]["memory"] == report.after.memory
+    assert report.before.memory > 5 * report.before.bytes
+    number = report.before.memory // 2
+    _, report = _prune(classifier(), f"memory={number}B", latency_batch=128)
+    assert report.after.memory <= number
+    with pytest.raises(Infeasible, match=r"memory=100B cannot be reached: 0\.\d+ of the original's is left"):
+        _prune(classifier(), "memory=100B")
+
+
+def test_a_latency_below_a_millisecond_can_be_the_goal(tmp_path: Path) -> None:
+    """The same goal as a share and in milliseconds is met by the same plan, given the same table."""
+    table = tmp_path / "latency.json"
+    options: dict[str, Any] = {"latency_batch": 64, "latency_table": table, "threads": 1}
+    model = classifier(hidden=512)
+    _, share = _prune(model, "latency=0.7", **options)
+    whole = LatencyModel(graphopt.channels.analyze(model), LatencyTable.load(table)).full
+    assert whole < 1
+    _, number = _prune(model, f"latency={0.7 * whole:.9f}ms", **options)
+    assert number.goal.startswith("latency=0.")
+    assert number.goal.endswith("ms")
+    assert 0.5 < number.after.macs / share.after.macs < 2
+    assert number.plan.goal == number.goal == str(Goal.of(number.plan.goal))
 
 
 def test_latency_is_measured_and_the_table_serves_again(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ def report(**changes: Any) -> PruneReport:
     refits = [Refit("/net/layer.0/out/Conv", 4096, 0.01, 0.5, 0.05), Refit("/net/head/Gemm", 64, None, 12.0, 0.2)]
     given: dict[str, Any] = {
         "goal": "macs=0.5",
-        "before": Size(2_000_000, 100_000, 400_000, 20),
-        "after": Size(1_000_000, 40_000, 160_000, 22),
+        "before": Size(2_000_000, 100_000, 400_000, 20, 900_000),
+        "after": Size(1_000_000, 40_000, 160_000, 22, 500_000),
         "groups": groups,
         "refits": refits,
         "proof": "proven",
@@ -55,6 +55,7 @@ def test_all_of_it() -> None:
         "MACs        2.00 M  1.00 M   50.0%  2.00x",
         "parameters   100 k  40.0 k   40.0%  2.50x",
         "weights     400 kB  160 kB   40.0%  2.50x",
+        "memory      900 kB  500 kB   55.6%  1.80x",
         "nodes           20      22  110.0%  0.91x",
         "",
         "group                      units  kept  share                    harm",
@@ -81,7 +82,7 @@ def test_all_of_it() -> None:
 def test_the_least_of_it() -> None:
     plan = Plan("m", "macs=1", Settings(), "", {}, {})
     groups = [GroupOutcome("a", 4, 4, (), heads=False)]
-    size = Size(0, 10, 40, 3)
+    size = Size(0, 10, 40, 3, 50)
     one = report(
         goal="macs=1", before=size, after=size, groups=groups, refits=[], proof="unverified", fidelity=None,
         speedup=None, plan=plan, notes=[], seconds={},

@@ -99,14 +99,14 @@ def _goal(blocks: Sequence[Block], given: Any) -> Callable[[Sequence[Block]], bo
         if name not in _MEASURES:
             raise UsageError(f"blocks cannot be dropped for a goal of {name}", hint=f"Use {', '.join(_MEASURES)}.")
     if not blocks:
-        return lambda _: all(limit >= 1 for limit in limits.values())
+        return lambda _: all(limit.amount(1) >= 1 for limit in limits.values())
     totals = blocks[0].survey.totals()
 
     def reached(chosen: Sequence[Block]) -> bool:
         saved = saving_of(chosen)
         for name, limit in limits.items():
             total = getattr(totals, _MEASURES[name])
-            if total - getattr(saved, _MEASURES[name]) > (limit * total if limit <= 1 else limit):
+            if total - getattr(saved, _MEASURES[name]) > limit.amount(total):
                 return False
         return True
 

@@ -39,6 +39,7 @@ class Stopwatch:
         threads: Intra-op threads; ``None`` leaves it to ONNX Runtime.
         seconds: Of each measurement, about.
         seed: Of the order of turns, and of the bootstrap.
+        meter: Tells microjoules so far, if energy is to be measured: see :mod:`graphopt.benchmark.energy`.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
@@ -54,7 +55,9 @@ class Stopwatch:
         threads: int | None = None,
         seconds: float = 2.0,
         seed: int = 0,
+        meter: Callable[[], int] = lambda: 0,
     ) -> None:
+        self._meter = meter
         self._provider = runtime.resolve_provider(provider)
         self._threads = threads
         self._feeds = dict(feeds)
@@ -66,6 +69,8 @@ class Stopwatch:
         self._original = self._runner(original)
         self.milliseconds = float("nan")
         """The original's median time in the last measurement."""
+        self.millijoules: tuple[float | None, float | None] = None, None
+        """Of a run of the original and of the other model, in the last measurement."""
 
     def __enter__(self) -> Stopwatch:
         return self
@@ -87,10 +92,11 @@ class Stopwatch:
         """
         runners = [self._original, self._runner(pruned)]
         try:
-            first, other = timing.measure(runners, self._plan, clock=self._clock)
+            first, other = timing.measure(runners, self._plan, clock=self._clock, meter=self._meter)
         except runtime.ort_errors() as error:
             raise ModelError(f"ONNX Runtime cannot run the model: {runtime.trim(error)}") from error
         self.milliseconds = stats.summarize(first.runs).p50
+        self.millijoules = first.millijoules, other.millijoules
         return stats.paired_speedup(first.rounds, other.rounds, seed=self._plan.seed)
 
     def _runner(self, model: ir.Model | Path) -> Callable[[], object]:
