@@ -31,7 +31,7 @@ _SECTIONS = {
     "The data": ("data", "evaluation", "preprocess", "samples", "seed"),
     "How": (
         *("skip", "precisions", "importance", "keep", "exclude", "epochs", "learning_rate", "loss", "augment"),
-        *("tune", "train_batch"),
+        *("quantization_aware", "tune", "train_batch"),
     ),
     "Where it runs": ("provider", "threads", "batch", "latency_table", "executor", "workers", "run_directory"),
     "What is written": ("output", "report", "external_data", "best_effort"),
@@ -112,7 +112,7 @@ _NUMBER = click.FloatRange(min=0)
     multiple=True,
     callback=options.names,
     metavar="STAGE",
-    help="Leave out optimize, sensitivity, prune, distill or quantize. Repeatable.",
+    help="Leave out optimize, sensitivity, prune, refine, distill or quantize. Repeatable.",
 )
 @click.option(
     "--precision",
@@ -130,6 +130,12 @@ _NUMBER = click.FloatRange(min=0)
 @click.option("--learning-rate", type=float, metavar="RATE", help="Of distillation.")
 @click.option("--loss", metavar="SUM", help="Of distillation, as for distill.")
 @click.option("--augment", metavar="CHANGES", help="Of distillation, as for distill.")
+@click.option(
+    "--quantization-aware",
+    is_flag=True,
+    default=None,
+    help="What is distilled and becomes int8 is distilled once more with the rounding in place.",
+)
 @click.option(
     "--tune",
     type=click.IntRange(min=0),

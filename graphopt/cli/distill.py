@@ -19,7 +19,7 @@ from graphopt.human import byte_size
 __all__ = ["command"]
 
 _SECTIONS = {
-    "What is learnt": ("student", "loss", "balance", "teacher_weights", "mask", "prune", "prune_steps"),
+    "What is learnt": ("student", "loss", "balance", "teacher_weights", "mask", "prune", "prune_steps", "quantize"),
     "The data": ("data", "evaluation", "preprocess", "samples", "augment", "views"),
     "Training": (
         *("epochs", "batch", "optimizer", "learning_rate", "schedule", "warmup", "weight_decay", "clip", "accumulate"),
@@ -37,12 +37,15 @@ Losses (joined by +, each with options such as weight=0.9, student=NAME, teacher
   of labels        ce, bce, mse, l1, huber
 Augmentations (joined by +): shift:pixels=2, flip:share=0.5, noise:deviation=0.1,
   drop:share=0.1:token=0; or module:function, which runs that code.
+Quantization: static (int8), with options per-channel=no, reduce-range=yes (7 bits),
+  method=minmax, exclude=PATTERN.
 \b
 Examples:
   graphopt distill teacher.onnx --student student.onnx --data train.npz --eval test.npz \\
       --loss kd:temperature=4:weight=0.9+ce:weight=0.1 -o out.onnx
   graphopt distill teacher.onnx --student shrink:macs=0.25 --data digits -o small.onnx
   graphopt distill model.onnx --data train.npz --loss ce -o tuned.onnx
+  graphopt distill model.onnx --data train.npz --quantize static -o int8.onnx
   graphopt distill --recipe recipe.toml --epochs 20 --run-directory run
   torchrun --nproc-per-node 2 -m graphopt distill teacher.onnx ...
 \b
@@ -101,6 +104,12 @@ _NUMBER = click.FloatRange(min=0)
 @click.option("--mask", metavar="INPUT", help="The input that tells which tokens count.")
 @click.option("--prune", metavar="LIMIT", help="Prune the student too, as macs=0.25, and train what is left.")
 @click.option("--prune-steps", type=_COUNT, metavar="N", help="In N rounds of pruning and training.")
+@click.option(
+    "--quantize",
+    metavar="SPEC",
+    help="Quantize the student too, as static, and train it to be right in spite of the rounding "
+    "(quantization-aware), see below.",
+)
 @click.option(
     "--data",
     metavar="SPEC",

@@ -57,6 +57,7 @@ def compress(
     learning_rate: float = 1e-3,
     loss: str = "",
     augment: str = "",
+    quantization_aware: bool = False,
     tune: int = 0,
     train_batch: int = 64,
     batch: int = 1,
@@ -108,6 +109,7 @@ def compress(
         learning_rate: The highest of distillation.
         loss: Of distillation, see :func:`graphopt.distill`.
         augment: Of distillation, likewise.
+        quantization_aware: What is distilled and becomes int8 is distilled once more with the rounding in place.
         tune: Trials that look for a better learning rate and loss before anything is distilled; each costs a third of
             a distillation. Needs the extra ``tune``.
         train_batch: Samples of a step of distillation.
@@ -173,6 +175,7 @@ def compress(
         learning_rate=learning_rate,
         loss=loss,
         augment=augment,
+        quantization_aware=quantization_aware,
         tune=tune,
         batch=batch,
         train_batch=train_batch,

@@ -27,6 +27,7 @@ from graphopt.compression.sensitivity import Sensitivity, sensitivities
 from graphopt.compression.trial import Context, Outcome, Trial
 from graphopt.compression.tuning import tuned
 from graphopt.errors import ModelError, UsageError
+from graphopt.pruning.expense import COUNTED
 from graphopt.pruning.goal import Goal
 from graphopt.pruning.plan import Plan, digest_of, digest_of_weights
 from graphopt.pruning.report import Size
@@ -34,7 +35,6 @@ from graphopt.pruning.report import Size
 __all__ = ["Job"]
 
 _RECOVERED: Final = 10  # times as much as is allowed may be lost before training
-_MEASURES: Final = ("macs", "params", "bytes", "memory")
 
 
 class Job:
@@ -323,10 +323,10 @@ class Job:
         variant = outcome.variant
         if outcome.broken:
             self.notes.append(f"{variant.name} could not be built: {outcome.complaint}")
-            left = dict.fromkeys((*_MEASURES, "latency"), math.inf)
+            left = dict.fromkeys((*COUNTED, "latency"), math.inf)
         else:
             before = self.before
-            left = {name: _share(getattr(outcome.size, name), getattr(before, name)) for name in _MEASURES}
+            left = {name: _share(getattr(outcome.size, name), getattr(before, name)) for name in COUNTED}
             left["latency"] = self._clock.share(self._context.variant(variant))
         found = (outcome.score, outcome.lost, outcome.drop, outcome.complaint)
         return Point(variant, left, *found, variant.way in self._ends, outcome.grain)

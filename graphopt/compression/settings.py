@@ -56,6 +56,7 @@ class Settings:
         learning_rate: Of distillation.
         loss: Of distillation; empty for the default.
         augment: Of distillation.
+        quantization_aware: Whether what is trained and becomes int8 learns to make up for the rounding, too.
         tune: Trials that look for better settings of distillation; 0 for none.
         batch: Samples of the run whose latency is measured, and whose memory counts.
         train_batch: Samples of a training step.
@@ -79,6 +80,7 @@ class Settings:
     learning_rate: float = 1e-3
     loss: str = ""
     augment: str = ""
+    quantization_aware: bool = False
     tune: int = 0
     batch: int = 1
     train_batch: int = 64

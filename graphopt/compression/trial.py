@@ -182,32 +182,33 @@ class Context:
     def trained(self, variant: Variant) -> Path:
         """The same after it has learnt from the original."""
         name = f"trained/{variant.cut}"
+        return self.workspace.model(name, lambda: self._taught(self.pruned(variant), name))
 
-        def make() -> ir.Model:
-            import graphopt
+    def _taught(self, student: Path, name: str, **more: Any) -> ir.Model:
+        """A model after it has learnt from the original; checkpoints go into a folder of that name."""
+        import graphopt
 
-            settings, train = self.settings, self.drawn.train
-            tuned = self.workspace.read("tuned.json") or {}
-            result, report = graphopt.distill(
-                self.optimized,
-                self.pruned(variant),
-                train.dataset,
-                loss=tuned.get("loss", settings.loss or None),
-                augment=settings.augment,
-                epochs=settings.epochs or epochs_for(len(train), settings.train_batch),
-                batch=settings.train_batch,
-                learning_rate=tuned.get("learning_rate", settings.learning_rate),
-                seed=settings.seed,
-                provider=settings.provider,
-                threads=settings.threads,
-                run_directory=self.workspace.folder / name,
-                with_report=True,
-            )
-            self.workspace.write(f"{name}-report.json", report.to_dict())
-            found: ir.Model = result
-            return found
-
-        return self.workspace.model(name, make)
+        settings, train = self.settings, self.drawn.train
+        tuned = self.workspace.read("tuned.json") or {}
+        result, report = graphopt.distill(
+            self.optimized,
+            student,
+            train.dataset,
+            loss=tuned.get("loss", settings.loss or None),
+            augment=settings.augment,
+            epochs=settings.epochs or epochs_for(len(train), settings.train_batch),
+            batch=settings.train_batch,
+            learning_rate=tuned.get("learning_rate", settings.learning_rate),
+            seed=settings.seed,
+            provider=settings.provider,
+            threads=settings.threads,
+            run_directory=self.workspace.folder / name,
+            with_report=True,
+            **more,
+        )
+        self.workspace.write(f"{name}-report.json", report.to_dict())
+        found: ir.Model = result
+        return found
 
     def variant(self, variant: Variant) -> Path:
         """A variant, ready to be used."""
@@ -222,6 +223,8 @@ class Context:
             if scheme.startswith("convert-"):
                 converted: ir.Model = graphopt.optimize(path, passes=[scheme], provider=self.settings.provider)
                 return converted
+            if scheme == "static" and variant.trained and self.settings.quantization_aware:
+                return self._taught(path, f"aware/{variant.cut}", quantize=scheme)
             result: ir.Model = graphopt.quantize(
                 path,
                 self.drawn.fit.dataset,

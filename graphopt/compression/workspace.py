@@ -9,6 +9,7 @@
     plans/CUT.json      what goes, for each cut that was tried: how far, and steps from there
     pruned/CUT.onnx     without it, refitted
     trained/CUT.onnx    and distilled; trained/CUT/ keeps checkpoints meanwhile
+    aware/CUT/          checkpoints of the distillation in int8
     variants/NAME.onnx  in a precision: what was measured; NAME.json beside it says how good it is
 """
 

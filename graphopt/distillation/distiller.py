@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from graphopt.distillation import rounding
 from graphopt.distillation.history import Progress
 from graphopt.distillation.job import Job
 from graphopt.distillation.parallel import World
 from graphopt.distillation.schedule import Schedule
 from graphopt.distillation.settings import Settings
 from graphopt.distillation.staff import Teaching
+from graphopt.distillation.student import is_shrunk
 from graphopt.errors import UsageError
 
 __all__ = ["distill"]
@@ -47,6 +49,7 @@ def distill(
     patience: int = 0,
     prune: str = "",
     prune_steps: int = 1,
+    quantize: str = "",
     cache: bool | None = None,
     top_k: int | None = None,
     half: bool = False,
@@ -100,6 +103,9 @@ def distill(
         prune: A goal, as ``macs=0.25``: the student is pruned, refitted and trained, in ``prune_steps`` rounds of
             ``epochs`` each, until it meets the goal. Only for students that are ONNX graphs.
         prune_steps: In how many rounds.
+        quantize: As ``static``, or ``static:per-channel=no``, see :func:`graphopt.distillation.rounding.settings`: the
+            student is quantized before it is trained, so that it learns to be right in spite of the rounding. One that
+            is pruned or shrunk here is trained for ``epochs`` before that, too. Only for students that are ONNX graphs.
         cache: Whether teachers' outputs are kept in files; None where it pays.
         top_k: Keep that many of the largest probabilities only, and the rest as one number.
         half: Keep floats in half precision.
@@ -132,6 +138,8 @@ def distill(
         raise UsageError("there is nothing to resume from", hint="Name the folder of the run.")
     if threads is not None and not 1 <= threads <= _MOST_THREADS:
         raise UsageError(f"threads cannot be {threads}", hint=f"Give 1 to {_MOST_THREADS}.")
+    if quantize:
+        rounding.settings(quantize)  # now, before any work
     settings = Settings(
         epochs=epochs,
         batch=batch,
@@ -171,6 +179,10 @@ def distill(
             )
             if prune:
                 job.prune(prune, prune_steps, train=not dry_run)
+            if quantize:
+                if (prune or is_shrunk(student)) and not dry_run:
+                    job.train()  # what is new has to find its ranges first
+                job.quantize(quantize)
             if dry_run:
                 job.rehearse()
             else:

@@ -26,10 +26,12 @@ from graphopt.distillation.parallel import World
 from graphopt.distillation.reading import Reader
 from graphopt.distillation.rehearsal import check_inputs, rehearse
 from graphopt.distillation.report import Contender, DistillReport
+from graphopt.distillation.rounding import rounded
 from graphopt.distillation.rounds import aims
 from graphopt.distillation.settings import Settings
 from graphopt.distillation.shrinking import calibration
 from graphopt.distillation.staff import Staff, Teaching, some
+from graphopt.distillation.stepwise import stepwise
 from graphopt.distillation.student import GraphStudent, Student, is_model, open_student
 from graphopt.distillation.trainer import fit
 from graphopt.errors import EnvironmentProblem, SaveError, UsageError
@@ -89,6 +91,7 @@ class Job:
         self._best: int | None = None
         self._scores: Mapping[str, float] = {}
         self._rounds: list[int] = []
+        self._off_by_one: float | None = None
         self.report: DistillReport | None = None
 
     def __enter__(self) -> Job:
@@ -308,6 +311,28 @@ class Job:
                 )
             self._student = GraphStudent(pruned, sorted(self._objective.needs.student))
 
+    def quantize(self, spec: str) -> None:
+        """Quantizes the student, so that what is trained from here on is what its weights come to as integers."""
+        if not isinstance(self._student, GraphStudent):
+            raise UsageError("only students that are ONNX graphs can be quantized", hint="Export the module first.")
+        self._introduce()
+        with self._timed("quantize"):
+            found = rounded(
+                self._student.to_onnx(),
+                spec,
+                calibration(self._train, self._settings.seed),
+                seed=self._settings.seed,
+                provider=self._provider,
+                threads=self._threads,
+                progress=self._progress,
+            )
+            inner = sorted(self._objective.needs.student)
+            self._student = GraphStudent(found.model, inner, floats=found.floats, learns_scales=True)
+        self._notes += found.notes
+        self._student.module.to(self._device)
+        with self._timed("judge"):
+            self._contenders.append(self._judge.student("student quantized", self._student))
+
     def train(self) -> None:
         """Trains the student as it is, for all epochs."""
         done = len(self._history.records)
@@ -405,8 +430,7 @@ class Job:
                 result = self._optimized(result)
             with self._timed("compare"):
                 served = Served(result, self._threads)
-                feeds = {name: one.cpu() for name, one in self._reader.feeds(some(self._reader), 0).items()}
-                found = deviation(self._student, served, feeds)
+                found = self._compared(served)
                 # The other processes have gone.
                 self._contenders.append(self._judge.student("student", served, result, alone=True))
         self.report = DistillReport(
@@ -421,8 +445,22 @@ class Job:
             self._notes,
             self._seconds,
             self._world.is_first,
+            self._off_by_one,
         )
         return self._given.give_back(result) if isinstance(self._given, Source) else result
+
+    @torch.no_grad()
+    def _compared(self, served: Served) -> dict[str, float]:
+        """How far the result in ONNX Runtime is from what was trained, by output.
+
+        Of a quantized student this is told before the passes run, which may take out channels and have their own proof.
+        """
+        feeds = {name: one.cpu() for name, one in self._reader.feeds(some(self._reader), 0).items()}
+        if isinstance(self._student, GraphStudent) and self._student.is_quantized:
+            found = stepwise(self._student, feeds, threads=self._threads)
+            self._off_by_one = found.off_by_one
+            return deviation(found.ours, found.theirs)
+        return deviation(self._student.outputs(feeds), served.outputs(feeds))
 
     def _optimized(self, model: ir.Model) -> ir.Model:
         from graphopt.optimizer import optimize

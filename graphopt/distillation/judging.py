@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
-import torch
 from torch import Tensor, nn
 
 from graphopt.datasets import Bound
@@ -16,7 +15,7 @@ from graphopt.distillation.losses.tasks import Ce
 from graphopt.distillation.parallel import World
 from graphopt.distillation.reading import Reader
 from graphopt.distillation.report import Contender
-from graphopt.distillation.student import GraphStudent, Student
+from graphopt.distillation.student import GraphStudent
 from graphopt.distillation.teacher import Teacher
 from graphopt.errors import NotEquivalent
 from graphopt.torch.outputs import Kind, kinds
@@ -124,14 +123,16 @@ def choose_metrics(
     return [Agreement(outputs[0], theirs)] if outputs and kind != "values" else []
 
 
-@torch.no_grad()
-def deviation(student: Student, served: Served, feeds: Mapping[str, Tensor]) -> dict[str, float]:
+def deviation(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, float]:
     """How far the result in ONNX Runtime is from the student in torch, by output, as shares of the largest magnitude.
+
+    Args:
+        ours: Outputs of the student.
+        theirs: Of the result.
 
     Raises:
         NotEquivalent: Too far.
     """
-    ours, theirs = student.outputs(feeds), served.outputs(feeds)
     found = {}
     for name, got in theirs.items():
         expected = ours[name].detach()

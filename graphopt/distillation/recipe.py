@@ -127,6 +127,7 @@ KEYS: Final[Mapping[str, tuple[str, _Kind]]] = {
     "schedule": ("schedule", _TEXT),
     "precision": ("precision", _TEXT),
     "prune": ("prune", _TEXT),
+    "quantize": ("quantize", _TEXT),
     "provider": ("provider", _TEXT),
     "output": ("output", _PATH),
     "run-directory": ("run_directory", _PATH),

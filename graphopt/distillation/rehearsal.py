@@ -41,7 +41,7 @@ def check_inputs(who: str, model: ir.Model, first: ir.Model, data: Bound) -> Non
                 hint="Convert the inputs of one of them: both get the same data.",
             )
         count = value.shape[0] if value.shape is not None and len(value.shape) else None
-        if isinstance(count, int) and count != fed and not data.whole and value.name not in data.shared:
+        if isinstance(count, int) and count > 0 and count != fed and not data.whole and value.name not in data.shared:
             raise ModelError(
                 f"{who} takes {count} samples of '{value.name}' at once, the first teacher {fed or 'any number'}",
                 hint="Export it with a free batch dimension.",

@@ -129,7 +129,11 @@ def _shown(records: Sequence[Record], best: int | None) -> list[Record]:
 
 def _proof(one: DistillReport) -> str:
     worst = max(one.deviation.values())
-    return f"In ONNX Runtime the student is within {worst:.0e} of what was trained, relative to its largest output."
+    found = f"In ONNX Runtime the student is within {worst:.0e} of what was trained, relative to its largest output"
+    if one.off_by_one is None:
+        return f"{found}."
+    how = f"{one.off_by_one:.0e} of them give the next integer" if one.off_by_one else "all give the same integers"
+    return f"{found}, compared rounding by rounding ({how})."
 
 
 def _number(value: float) -> str:

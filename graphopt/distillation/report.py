@@ -20,7 +20,7 @@ class Contender:
     """A model of the run, and how good it is on held-out samples.
 
     Attributes:
-        name: ``teacher``, ``student before`` or ``student``.
+        name: ``teacher``, ``student before``, ``student quantized`` (and not yet trained so) or ``student``.
         params: Elements of weights; None where it is no ONNX model yet.
         macs: Multiply-accumulates of one sample; None likewise.
         bytes: Bytes of constants; None likewise.
@@ -46,11 +46,12 @@ class DistillReport:
         best: The number of the epoch whose weights stayed; None if those from before the last round did.
         rounds: The first epoch of each round; a round after the first began by pruning.
         deviation: By output: the largest difference between the result in ONNX Runtime and the student in torch, as a
-            share of the output's largest magnitude.
+            share of the output's largest magnitude; of a quantized student, from the same integers.
         cached: Bytes of the teachers' cached outputs; 0 where they were asked each time.
         notes: What a user should know.
         seconds: Time by step.
         is_first: Whether this is the first of the processes that trained together.
+        off_by_one: Of a quantized student: the share of rounded values that are the next integer in ONNX Runtime.
     """
 
     loss: str
@@ -64,6 +65,7 @@ class DistillReport:
     notes: list[str]
     seconds: Mapping[str, float]
     is_first: bool = True
+    off_by_one: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain data for JSON; ``None`` for numbers that are not finite."""
@@ -75,6 +77,7 @@ class DistillReport:
             "best": self.best,
             "rounds": list(self.rounds),
             "deviation": finite(self.deviation),
+            "off_by_one": self.off_by_one,
             "cached": self.cached,
             "notes": list(self.notes),
             "seconds": dict(self.seconds),

@@ -16,13 +16,14 @@ from torch.utils.hooks import RemovableHandle
 from graphopt.datasets import Bound
 from graphopt.distillation import shrinking
 from graphopt.distillation.exporting import Interface, exported
+from graphopt.distillation.rounding import is_quantized
 from graphopt.errors import ModelError, UsageError
 from graphopt.importing import imported, names_function
 from graphopt.interop.kinds import Source
 from graphopt.torch.module import GraphModule, from_onnx
 from graphopt.torch.writeback import to_onnx
 
-__all__ = ["GraphStudent", "ModuleStudent", "Student", "is_model", "open_student"]
+__all__ = ["GraphStudent", "ModuleStudent", "Student", "is_model", "is_shrunk", "open_student"]
 
 
 class GraphStudent:
@@ -32,13 +33,24 @@ class GraphStudent:
         module: The graph with the inner tensors as further outputs.
         learns_statistics: Whether batch normalizations learn their statistics anew. By default they keep them: those
             of a trained graph are good, and most graphs have them folded into convolutions anyway.
+        is_quantized: Whether the graph is: then a step may go up in torch and down in ONNX Runtime.
     """
 
-    def __init__(self, model: Any, inner: Sequence[str] = (), *, learns_statistics: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        inner: Sequence[str] = (),
+        *,
+        learns_statistics: bool = False,
+        floats: Mapping[str, Any] | None = None,
+        learns_scales: bool = False,
+    ) -> None:
         """Args:
         model: A path, an ``ir.Model``, an ``onnx.ModelProto`` or a graphsurgeon ``Graph``; never changed.
         inner: Inner values to give besides the outputs.
         learns_statistics: See above.
+        floats: What integers of a quantized graph were rounded from, by initializer, to start from.
+        learns_scales: Whether the scales of its weights train, too.
 
         Raises:
             UsageError: There is no such value.
@@ -48,8 +60,11 @@ class GraphStudent:
         self._source = Source.of(model)
         tapped = self._source.read()
         _tap(tapped, inner)
-        self.module: GraphModule = from_onnx(tapped)
+        self.module: GraphModule = from_onnx(tapped, scales=learns_scales)
+        self.module.refine(floats or {})
         self.learns_statistics = learns_statistics
+        self._learns_scales = learns_scales
+        self.is_quantized = is_quantized(tapped)
         if not any(one.requires_grad for one in self.module.parameters()):
             raise ModelError(
                 f"the student '{tapped.graph.name}' has no weights of floating-point numbers to train",
@@ -64,6 +79,17 @@ class GraphStudent:
                 single feed of any name.
         """
         return dict(zip(self.module.output_names, self.module(*_choose(self.module.input_names, feeds)), strict=True))
+
+    def watched(self, inner: Sequence[str]) -> GraphStudent:
+        """The same with the same weights, giving other inner values."""
+        other = GraphStudent(
+            self._source.read(),
+            inner,
+            learns_statistics=self.learns_statistics,
+            learns_scales=self._learns_scales,
+        )
+        other.module.load_state_dict(self.module.state_dict())
+        return other
 
     def to_onnx(self) -> ir.Model:
         """The graph with the weights of the module, and with its own outputs only."""
@@ -80,9 +106,11 @@ class ModuleStudent:
     Attributes:
         module: Trained as it is, in training mode.
         learns_statistics: True: batch normalizations learn, and dropouts drop.
+        is_quantized: False.
     """
 
     learns_statistics = True
+    is_quantized = False
 
     def __init__(self, module: nn.Module, interface: Interface, inner: Sequence[str] = ()) -> None:
         """Args:
@@ -180,7 +208,7 @@ def open_student(
     """
     if isinstance(source, nn.Module):
         return ModuleStudent(source, Interface.of(teacher), inner)
-    if _is_shrunk(source):
+    if is_shrunk(source):
         shrunk = shrinking.shrink(teacher, source, data=data, seed=seed)
         return GraphStudent(shrunk.model, inner, learns_statistics=shrunk.is_untrained)
     if isinstance(source, str) and names_function(source):
@@ -208,11 +236,12 @@ def _called(source: str, factory: Any) -> Any:
 def is_model(source: Any) -> bool:
     """Whether :func:`open_student` takes it for an ONNX model, or for the path of one."""
     if isinstance(source, str):
-        return not _is_shrunk(source) and not names_function(source)
+        return not is_shrunk(source) and not names_function(source)
     return not isinstance(source, nn.Module)
 
 
-def _is_shrunk(source: Any) -> bool:
+def is_shrunk(source: Any) -> bool:
+    """Whether it names the teacher with fewer channels."""
     return isinstance(source, str) and source.partition(":")[0] == "shrink"
 
 

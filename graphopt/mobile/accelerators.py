@@ -19,9 +19,9 @@ from graphopt.errors import EnvironmentProblem
 from graphopt.mobile.demands import BIAS, PLANES, Demand, Kind, Row, constant, constant_if_given, is_set
 from graphopt.mobile.sight import QUANTIZED_TYPES
 
-__all__ = ["COREML_NETWORK", "COREML_PROGRAM", "FLOAT", "NNAPI", "operators"]
+__all__ = ["COREML_NETWORK", "COREML_PROGRAM", "FLOAT32", "NNAPI", "operators"]
 
-FLOAT: Final = frozenset({ir.DataType.FLOAT})
+FLOAT32: Final = frozenset({ir.DataType.FLOAT})
 
 _FLOAT_NAMES: Final = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16"}
 

@@ -57,7 +57,7 @@ PROVIDERS: Final = (
     Provider(
         "nnapi",
         "NNAPI",
-        lambda: accelerators.operators("nnapi_supported_ops.md", accelerators.NNAPI, accelerators.FLOAT),
+        lambda: accelerators.operators("nnapi_supported_ops.md", accelerators.NNAPI, accelerators.FLOAT32),
         (FIXED,),
         quantized=True,
     ),
@@ -71,7 +71,7 @@ PROVIDERS: Final = (
         "coreml-neuralnetwork",
         "CoreML, neural network",
         lambda: accelerators.operators(
-            "coreml_supported_neuralnetwork_ops.md", accelerators.COREML_NETWORK, accelerators.FLOAT
+            "coreml_supported_neuralnetwork_ops.md", accelerators.COREML_NETWORK, accelerators.FLOAT32
         ),
         _COREML,
     ),

@@ -18,9 +18,9 @@ from graphopt.channels.axes import find, leaves
 from graphopt.channels.groups import ChannelGraph
 from graphopt.channels.records import Axes
 
-__all__ = ["MEASURES", "Expense"]
+__all__ = ["COUNTED", "Expense"]
 
-MEASURES = ("macs", "params", "bytes", "memory")
+COUNTED = ("macs", "params", "bytes", "memory")
 """What :class:`Expense` counts; memory is the weights and what :mod:`graphopt.analysis.memory` adds to them."""
 
 
@@ -45,7 +45,7 @@ class Expense:
         self._graph = graph
         meter = Meter(graph.model, graph.linker.shapes, input_shapes if run is None else run)
         self._bindings = bind(graph.model, graph.linker.shapes, input_shapes)
-        rows: dict[str, list[tuple[float, list[int]]]] = {measure: [] for measure in MEASURES}
+        rows: dict[str, list[tuple[float, list[int]]]] = {measure: [] for measure in COUNTED}
         for product in graph.linker.products:
             rows["macs"].append(self._row(product.axes))
         self._count_weights(rows)
@@ -55,7 +55,7 @@ class Expense:
             rows["memory"].append((float(meter.bytes_of(buffer.value)), self._row(axes)[1]))
         self._tables = {measure: _table(found) for measure, found in rows.items()}
         self._whole = np.ones(len(graph.shares(graph.marked(np.zeros(0, np.int64)))) + 1)
-        self.total = {measure: self._sum(measure, self._whole) for measure in MEASURES}
+        self.total = {measure: self._sum(measure, self._whole) for measure in COUNTED}
 
     def _count_weights(self, rows: Mapping[str, list[tuple[float, list[int]]]]) -> None:
         graph = self._graph

@@ -117,6 +117,14 @@ class Target:
         """The largest of what is left, in shares of what may be left."""
         return max((self._expense.exceeded(gone, name, limit) for name, limit in self._limits.items()), default=0.0)
 
+    def _predicted(self, gone: Mask) -> float:
+        """The share of the latency that is left, by the table."""
+        return self._model.total(gone) / self._whole
+
+    def _aiming(self, aim: float) -> Cost:
+        """What a removal costs where the table should predict a share of the latency, and counts have their limits."""
+        return lambda gone: max(self._counted(gone), self._predicted(gone) / aim)
+
     def toward(self, share: float) -> Cost:
         """What a removal costs on the way to the goal, 1 being ``share`` of the way, in logarithms.
 
@@ -126,7 +134,7 @@ class Target:
         def cost(gone: Mask) -> float:
             left = [self._expense.exceeded(gone, name, limit**share) for name, limit in self._limits.items()]
             if self.is_measured:
-                left.append(self._model.total(gone) / self._whole / self._latency**share)
+                left.append(self._predicted(gone) / self._latency**share)
             return max(left)
 
         return cost
@@ -150,11 +158,7 @@ class Target:
         aim, best = self._latency, None
         for attempt in range(_TRIES):
             self._progress("allocate", attempt / _TRIES)
-            current = aim
-
-            def cost(gone: Mask, aim: float = current) -> float:
-                return max(self._counted(gone), self._model.total(gone) / self._whole / aim)
-
+            cost = self._aiming(aim)
             gone = choose(cost)
             self._check_counts(gone)
             measured = self._watch.ratio(cut(self._graph, gone))
@@ -166,11 +170,10 @@ class Target:
             if cost(gone) > 1 and left > self._latency:
                 break  # all that may go has gone
             # What was measured says how far off the prediction is around here.
-            predicted = self._model.total(gone) / self._whole
-            aim = predicted * self._latency / left
+            aim = self._predicted(gone) * self._latency / left
         assert best is not None
         _, aim, measured = best
-        choose(lambda gone: max(self._counted(gone), self._model.total(gone) / self._whole / aim))
+        choose(self._aiming(aim))
         if 1 / measured.value > self._latency * (1 + _FAR):
             raise Infeasible(
                 f"latency={self._goal.limits['latency']} cannot be reached: removal gets to {1 / measured.value:.2f} "

@@ -17,14 +17,16 @@ from graphopt.errors import ModelError, UsageError
 from graphopt.interop.kinds import Source
 from graphopt.torch import places
 from graphopt.torch.compiler import compile_model
-from graphopt.torch.ops.quantized import dequantized, layout, quantized
+from graphopt.torch.ops.quantized import dequantized, layout, quantized, span
 from graphopt.torch.places import Place
 from graphopt.torch.policy import Policy, dequantizer, is_statistic, is_weight
 from graphopt.torch.program import Program
-from graphopt.torch.values import Run, from_ir
+from graphopt.torch.scales import followers
+from graphopt.torch.values import Run, from_ir, torch_dtype
 
 __all__ = ["GraphModule", "from_onnx"]
 
+_PACE = 10.0  # a scale has one parameter for many weights, and AdamW takes equal steps: so it moves in larger ones
 _OVERRIDABLE = 4  # IR version from which an initializer among the inputs is a default
 
 
@@ -34,16 +36,12 @@ class Grid(NamedTuple):
     Attributes:
         scale: What the module calls the scale.
         zero: And the zero point, if there is one.
-        axis: Along which scales lie.
-        block: How many elements share one there; 0 where it is all or one.
-        kind: The type of the integers.
+        settings: How to round, as :func:`~graphopt.torch.ops.quantized.quantized` takes it.
     """
 
     scale: str
     zero: str | None
-    axis: int
-    block: int
-    kind: ir.DataType
+    settings: Mapping[str, Any]
 
 
 class GraphModule(nn.Module):
@@ -68,6 +66,8 @@ class GraphModule(nn.Module):
         self._overridable: dict[str, int] = {}
         self._places: dict[str, Place] = {}
         self._grids: dict[str, Grid] = {}
+        self._growths: dict[str, str] = {}
+        self._products: dict[str, tuple[str, str]] = {}
 
     def forward(self, *inputs: Any, **named: Any) -> tuple[Any, ...]:
         """The outputs.
@@ -81,7 +81,7 @@ class GraphModule(nn.Module):
         """
         values = self._program.fresh()
         for slot, name in self._reads:
-            values[slot] = getattr(self, name)
+            values[slot] = self._held(name)
         given = self._given(inputs, named)
         for slot, value in zip(self._program.inputs, given, strict=True):
             values[slot] = value
@@ -124,13 +124,41 @@ class GraphModule(nn.Module):
 
     def stored(self, name: str) -> torch.Tensor:
         """A parameter or buffer as it is in the file: of a weight that is quantized there, the nearest integers."""
+        held = self._held(name)
+        return self._rounded(name, held) if name in self._grids else held
+
+    def _held(self, name: str) -> torch.Tensor:
+        """A parameter or buffer as it is now: scales may have grown, or be the product of others."""
         held: torch.Tensor = getattr(self, name)
-        grid = self._grids.get(name)
-        if grid is None:
-            return held
-        zero = None if grid.zero is None else getattr(self, grid.zero)
+        if name in self._growths:
+            return held * torch.exp(_PACE * getattr(self, self._growths[name]))
+        if name in self._products:
+            left, right = self._products[name]
+            return (self._held(left) * self._held(right)).reshape(held.shape)
+        return held
+
+    @torch.no_grad()
+    def refine(self, floats: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Lets weights that are integers in the file start from the floats that these were rounded from.
+
+        Elements of which the nearest integer is another one stay as they are.
+
+        Args:
+            floats: By ONNX name; what is no such weight is passed over.
+        """
+        for name in self._grids:
+            given = floats.get(self.names[name])
+            held: torch.Tensor = getattr(self, name)
+            if given is None or given.shape != tuple(held.shape):
+                continue
+            finer = torch.from_numpy(np.array(given)).to(held)
+            held.copy_(torch.where(self._rounded(name, finer) == self.stored(name), finer, held))
+
+    def _rounded(self, name: str, floats: torch.Tensor) -> torch.Tensor:
+        """The nearest integers that a weight can be in the file."""
+        scale, zero, settings = self._grids[name]
         with torch.no_grad():
-            return quantized(held, getattr(self, grid.scale), zero, axis=grid.axis, block=grid.block, kind=grid.kind)
+            return quantized(floats, self._held(scale), None if zero is None else getattr(self, zero), **settings)
 
     def _note(self, onnx_name: str, name: str, slot: int, place: Place | None, overridable: bool) -> None:
         """Remembers whence a constant comes and where the program reads it."""
@@ -147,7 +175,7 @@ class GraphModule(nn.Module):
         return f"{len(self._program.steps)} steps, {parameters:,} parameters, inputs: {', '.join(self.input_names)}"
 
 
-def from_onnx(model: Any, *, trainable: Policy = "weights") -> GraphModule:
+def from_onnx(model: Any, *, trainable: Policy = "weights", scales: bool = False) -> GraphModule:
     """An ONNX model as a module that can be trained, in evaluation mode.
 
     Args:
@@ -156,6 +184,7 @@ def from_onnx(model: Any, *, trainable: Policy = "weights") -> GraphModule:
             of floats, ``"none"``, or a function of the constant's value in the graph. Weights are parameters, whether
             they train or not; other constants, and the statistics of batch normalizations, are buffers. A weight that
             is integers behind a DequantizeLinear trains as the floats that it stands for, rounded at each use.
+        scales: Whether the scales of such weights train, too; see :mod:`graphopt.torch.scales`.
 
     Raises:
         UnsupportedOperator: A node cannot be executed; see :func:`graphopt.torch.register`.
@@ -187,7 +216,23 @@ def from_onnx(model: Any, *, trainable: Policy = "weights") -> GraphModule:
     for value, name in held.items():
         if isinstance(getattr(module, name), nn.Parameter) and (grid := _grid(value, held)) is not None:
             module._grids[name] = grid
+            if scales and len(value.shape or ()) > 1:
+                _learn(module, value, held)
     return module.eval()
+
+
+def _learn(module: GraphModule, weight: ir.Value, names: Mapping[ir.Value, str]) -> None:
+    """Lets the scale of a weight train, and those of biases follow, where that can be."""
+    ((node, _),) = weight.uses()
+    scale = node.inputs[1]
+    ties = followers(scale) if scale is not None else None
+    name = module._grids[names[weight]].scale
+    if ties is None or name in module._growths:
+        return
+    growth = _unused(module, f"{name}_growth")
+    module.register_parameter(growth, nn.Parameter(torch.zeros_like(getattr(module, name))))
+    module._growths[name] = growth
+    module._products.update({names[bias]: (names[given], name) for bias, given in ties.items()})
 
 
 def _grid(value: ir.Value, names: Mapping[ir.Value, str]) -> Grid | None:
@@ -197,7 +242,8 @@ def _grid(value: ir.Value, names: Mapping[ir.Value, str]) -> Grid | None:
         return None
     scale, zero = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
     assert scale is not None
-    return Grid(names[scale], None if zero is None else names[zero], **layout(node), kind=tensor.dtype)
+    settings = {**layout(node), "dtype": torch_dtype(tensor.dtype), "bounds": span(value)}
+    return Grid(names[scale], None if zero is None else names[zero], settings)
 
 
 def _tensor_of(value: ir.Value) -> ir.TensorProtocol | None:

@@ -29,8 +29,8 @@ class ConvertAddToSum(RulePass):
         ``s = Sum(x, y); z = LayerNormalization(s, scale, bias)``
 
     Does not apply when:
-        - the target is ``ort-cuda``, whose kernel for both is good; or portable, and the model declares the shape of the
-          sum, or works out no shapes as it runs;
+        - the target is ``ort-cuda``, whose kernel for both is good; or portable, and the model declares the shape of
+          the sum, or works out no shapes as it runs;
         - what is added up is not known to be of float32, is a constant, or has not three axes;
         - anything but the LayerNormalization, or what one in pieces begins with, reads the sum: ONNX Runtime then
           leaves it alone anyway;

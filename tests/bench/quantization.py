@@ -1,9 +1,10 @@
 """How good and how fast quantized models are: ``graphopt.quantize`` beside ``onnxruntime.quantization`` alone.
 
 ``python tests/bench/quantization.py [--models NAME ...] [--ways NAME ...]`` quantizes the trained models of
-``tests/bench/pruning/models.py`` on the same 512 samples, and prints a line each: accuracy on the test set, squared
-error of the outputs as a share of their variance, bytes of the file, and speed on one thread, interleaved with the
-original.
+``tests/bench/pruning/models.py`` on the same 512 samples, and ``paddle-direction``, which tells lines of text from such
+upside down (made up here). It prints a line each: accuracy on the test set, squared error of the outputs as a share of
+their variance, bytes of the file, and speed on one thread, interleaved with the original. What is distilled learns from
+the original on the calibration samples, without labels.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import contextlib
 import io
 import logging
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +35,8 @@ from graphopt.pruning.latency.measure import Stopwatch  # noqa: E402
 __all__ = ["WAYS", "main"]
 
 _SAMPLES: Final = 512
+_JUDGED: Final = 1000
+_DIRECTION: Final = "paddle-direction"
 _BATCHES: Final = (1, 32)
 
 
@@ -40,6 +44,17 @@ def _ours(**options: Any) -> Callable[[Trained, Path], None]:
     def run(trained: Trained, target: Path) -> None:
         given = {name: array[:_SAMPLES] for name, array in trained.calibration.items()}
         graphopt.save(graphopt.quantize(trained.path, given, threads=1, time=False, **options), target)
+
+    return run
+
+
+def _distilled(spec: str) -> Callable[[Trained, Path], None]:
+    def run(trained: Trained, target: Path) -> None:
+        options: dict[str, Any] = {"epochs": 2 if trained.name == _DIRECTION else 6, "batch": 32, "learning_rate": 3e-4}
+        made = graphopt.distill(
+            trained.path, None, trained.calibration, quantize=spec, threads=1, seed=trained.seed, **options
+        )
+        graphopt.save(made, target)
 
     return run
 
@@ -82,6 +97,10 @@ def _silence() -> Iterator[None]:
 WAYS: Final[Mapping[str, Callable[[Trained, Path], None]]] = {
     "static": _ours(),
     "static, faster": _ours(faster=True),
+    "static, all layers": _ours(max_error=math.inf),
+    "static, distilled": _distilled("static"),
+    "per tensor, 7 bits": _ours(max_error=math.inf, per_channel=False, reduce_range=True),
+    "per tensor, 7 bits, distilled": _distilled("static:per-channel=no:reduce-range=yes"),
     "dynamic": _ours(scheme="dynamic"),
     "weights-int8": _ours(scheme="weights-int8"),
     "weights-int4": _ours(scheme="weights-int4"),
@@ -90,6 +109,19 @@ WAYS: Final[Mapping[str, Callable[[Trained, Path], None]]] = {
     "onnxruntime dynamic": _theirs(dynamic=True),
 }
 """What is measured, by name."""
+
+
+def _loaded(name: str, seed: int) -> Trained:
+    if name != _DIRECTION:
+        return models.load(name, seed)
+    from bench.compression.cases import CASES
+
+    load = CASES["Paddle OCR direction, no labels"].load
+    (path, learnt, _), (_, judged, _) = load(seed), load(seed + 100)
+    x = judged["x"][:_JUDGED]
+    y = np.arange(len(x)) % 2
+    base = models.score(models.predictions(str(path), x), y)
+    return Trained(name, seed, path, dict(learnt), x, y, base)
 
 
 def _line(trained: Trained, name: str, target: Path) -> str:
@@ -112,12 +144,12 @@ def _line(trained: Trained, name: str, target: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=models.MODELS, default=list(models.MODELS))
+    parser.add_argument("--models", nargs="+", choices=[*models.MODELS, _DIRECTION], default=list(models.MODELS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     for model in options.models:
-        trained = models.load(model, options.seed)
+        trained = _loaded(model, options.seed)
         for name in options.ways:
             with tempfile.TemporaryDirectory(prefix="graphopt-bench-") as folder:
                 target = Path(folder) / "quantized.onnx"

@@ -130,6 +130,14 @@ def test_shrinks_prunes_and_keeps_weights_apart(place: Path, capsys: pytest.Capt
     assert found["rounds"] == [0, 2]
 
 
+def test_quantizes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run_json(capsys, *USUAL, "--quantize", "static:per-channel=no")
+    assert [one["name"] for one in found["models"]][2:] == ["student quantized", "student"]
+    assert found["off_by_one"] <= 0.01
+    kinds = {one.data_type for one in onnx.load("out.onnx").graph.initializer}
+    assert onnx.TensorProto.INT8 in kinds
+
+
 def test_dry_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = names(place)
     arguments = ("t.onnx", "--student", "s.onnx", "--data", "d.npz", "--dry-run", "--run-directory", "run")
@@ -201,6 +209,9 @@ def test_recipe(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: py
         (["--resume", "--run-directory", "none"], 2, "holds no run"),
         (["--no-cache", "--half"], 2, "nothing is to be kept"),
         (["--prune", "weight=0.5"], 2, "cannot limit 'weight'"),
+        (["--quantize", "dynamic"], 2, "gradients cannot pass it"),
+        (["--quantize", "static:bits=4"], 2, "no option 'bits'"),
+        (["--quantize", "static:exclude=nothing"], 2, "no layer is called 'nothing'"),
         (["--student", "nothing_there:make"], 2, "nothing_there"),
         (["--student", "shrink:macs=0.5:init=zero"], 2, "init"),
         (["--student", "no.onnx"], 3, "no.onnx"),
@@ -389,12 +400,12 @@ told = job.Job._told
 def tell(self, moment):
     told(self, moment)
     print(moment.epoch, flush=True)
-    time.sleep(0.05)
+    time.sleep(0.05 if moment.epoch < 3 else 60)
 
 job.Job._told = tell
 sys.exit(main(sys.argv[1:]))
 """
-"""The command line, saving after each step, and slow enough to be stopped on the way."""
+"""The command line, saving after each step, which waits after the third epoch to be stopped."""
 
 
 def test_interrupted_and_gone_on_with(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -417,13 +428,14 @@ def test_interrupted_and_gone_on_with(place: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.slow
-def test_several_processes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("more", [(), ("--quantize", "static")], ids=["floats", "quantized"])
+def test_several_processes(more: tuple[str, ...], place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Only the first one prints and writes, and the result is that of one process."""
-    run(capsys, *USUAL)
+    run(capsys, *USUAL, *more)
     alone = onnx.load("out.onnx")
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*line, "-m", "graphopt", "distill", *USUAL, "--json"],
+        [*line, "-m", "graphopt", "distill", *USUAL, *more, "--json"],
         capture_output=True,
         text=True,
         check=False,
@@ -461,6 +473,6 @@ def test_every_choice_of_the_library_can_be_made() -> None:
 def test_examples_in_the_help_are_examples() -> None:
     text = textwrap.dedent(command.epilog or "")
     shown = [line.split() for line in text.splitlines() if line.strip().startswith("graphopt distill")]
-    assert len(shown) == 4
+    assert len(shown) == 5
     flags = {option for param in command.params for option in param.opts}
     assert {word for words in shown for word in words if word.startswith("-")} <= flags

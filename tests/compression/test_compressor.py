@@ -146,6 +146,24 @@ def test_distils_what_was_pruned(digits: Path) -> None:
     assert trained.point.score >= raw.score
 
 
+def test_distils_with_the_rounding_in_place_when_asked(digits: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "skip": ["sensitivity", "refine"],
+        "epochs": 1,
+        "goal": "bytes=0.1",
+        "precisions": ["int8"],
+    }
+    folder = tmp_path / "run"
+    _, report = compress(
+        digits, **options, precisions=["int8"], quantization_aware=True, best_effort=True, run_directory=folder
+    )
+    trained = [one.variant for one in report.choice.points if one.variant.trained]
+    assert trained
+    assert all((folder / "aware" / one.cut).is_dir() for one in trained)
+    after = json.loads((folder / f"aware/{trained[0].cut}-report.json").read_text())
+    assert after["off_by_one"] is not None
+
+
 def test_tunes_the_distillation_when_asked(digits: Path, tmp_path: Path) -> None:
     options = {"skip": ["quantize", "sensitivity", "refine"], "epochs": 2, "tune": 2, "run_directory": tmp_path / "run"}
     _, report = compress(digits, goal="macs=0.3", **options)

@@ -253,6 +253,14 @@ def test_a_dry_run_trains_nothing_and_writes_nothing(tmp_path: Path) -> None:
         run(taught=data() | {"y": np.full(200, 7)}, dry_run=True)
 
 
+def test_minus_one_sample_is_any_number() -> None:
+    """As exporters of Paddle write it."""
+    loose = teacher()
+    loose.graph.inputs[0].shape = ir.Shape([-1, 6])
+    _, report = run(given=loose)
+    assert report.samples == (180, 20)
+
+
 def test_few_samples_are_all_learnt_from() -> None:
     _, report = run(taught=data(12))
     assert report.samples == (12, 0)

@@ -79,6 +79,13 @@ def test_all_of_it() -> None:
     ]
 
 
+def test_roundings_that_fall_apart_are_told() -> None:
+    apart = " ".join(shown(report(off_by_one=2.3e-6)))
+    assert "within 2e-07 of what was trained" in apart
+    assert "rounding by rounding (2e-06 of them give the next integer)." in apart
+    assert "(all give the same integers)." in " ".join(shown(report(off_by_one=0.0)))
+
+
 def test_the_least_of_it() -> None:
     one = report(contenders=[], records=[], deviation={}, notes=[], seconds={}, best=0)
     lines = shown(one)

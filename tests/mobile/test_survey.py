@@ -328,7 +328,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(UsageError, match="nothing"):
         survey(DIGITS, shapes={"nothing": (1,)})
     with pytest.raises(EnvironmentProblem, match="no_such_ops"):
-        accelerators.operators("no_such_ops.md", {}, accelerators.FLOAT)
+        accelerators.operators("no_such_ops.md", {}, accelerators.FLOAT32)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from graphopt.analysis.cost import costs
 from graphopt.analysis.memory import peak_bytes
 from graphopt.analysis.parameters import parameters
 from graphopt.channels.slicing import cut
-from graphopt.pruning.expense import MEASURES, Expense
+from graphopt.pruning.expense import COUNTED, Expense
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_counts_are_those_of_the_pruned_model(model: ir.Model, shape: tuple[int,
 def test_nothing_gone_leaves_everything() -> None:
     graph = graphopt.channels.analyze(classifier())
     expense = Expense(graph, {})
-    for measure in MEASURES:
+    for measure in COUNTED:
         assert expense.left(graph.gone([]), measure) == 1
         assert expense.exceeded(graph.gone([]), measure, 0.25) == 4
 

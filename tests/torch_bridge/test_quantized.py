@@ -199,3 +199,37 @@ def test_quantized_statistics_are_no_weights() -> None:
     )
     assert {name for name, _ in module.named_parameters()} == {"scale", "bias"}
     module(torch.ones(1, 3, 2, 2))[0].sum().backward()
+
+
+def test_weights_can_start_between_their_integers() -> None:
+    model = integer_model()
+    module: Any = bridge.from_onnx(model)
+    before = module.wq.detach().clone()
+    step = torch.tensor(model.graph.initializers["ws"].const_value.numpy())
+    finer = before + 0.4 * step * torch.tensor([[1.0], [-1.0], [1.0], [4.0]])  # the last row is nearer to others
+    module.refine({"wq": finer.numpy(), "bq": np.zeros(9, np.float32), "nobody": np.zeros(3, np.float32)})
+    assert torch.equal(module.wq[:3], finer[:3])
+    assert torch.equal(module.wq[3], before[3])
+    untouched = bridge.to_onnx(module, model)
+    for name, value in model.graph.initializers.items():
+        assert untouched.graph.initializers[name].const_value is value.const_value
+
+
+@pytest.mark.parametrize(("kind", "least", "greatest"), [(np.int8, -64, 64), (np.uint8, 0, 127)])
+def test_weights_of_seven_bits_stay_such(kind: Any, least: int, greatest: int) -> None:
+    arrays = {
+        "wq": RANDOM.integers(least, greatest, (4, 3), endpoint=True).astype(kind),
+        "ws": np.array([3, 4, 5], np.float32) / 128,
+        "wz": np.full(3, 0, kind),
+        "bq": np.zeros(3, np.int32),
+        "bs": np.array(1e-5, np.float32),
+    }
+    model = parse(INTEGERS, arrays)
+    module: Any = bridge.from_onnx(model)
+    with torch.no_grad():
+        module.wq.copy_(torch.tensor([[9.0], [-9.0], [9.0], [-9.0]]).expand(4, 3))
+    back = bridge.to_onnx(module, model)
+    held = back.graph.initializers["wq"].const_value.numpy()
+    assert (held.min(), held.max()) == (least, greatest)
+    x = RANDOM.standard_normal((8, 4)).astype(np.float32)
+    np.testing.assert_allclose(module(torch.from_numpy(x))[0].detach(), run(back, {"x": x})[0], rtol=1e-5, atol=1e-5)

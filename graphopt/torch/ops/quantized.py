@@ -10,12 +10,13 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from graphopt.analysis import constants
 from graphopt.torch.node import OpNode
 from graphopt.torch.ops.convolution import convolve
 from graphopt.torch.registry import builds, op
 from graphopt.torch.values import torch_dtype
 
-__all__ = ["dequantized", "layout", "quantized"]
+__all__ = ["dequantized", "kind_of", "layout", "quantized", "span"]
 
 _BOUNDS = {
     ir.DataType.INT8: (-128, 127),
@@ -26,6 +27,23 @@ _BOUNDS = {
     ir.DataType.INT4: (-8, 7),
     ir.DataType.UINT4: (0, 15),
 }
+_REDUCED = {ir.DataType.INT8: (-64, 64), ir.DataType.UINT8: (0, 127)}  # as ONNX Runtime reduces ranges
+
+
+def span(value: ir.Value | None) -> tuple[int, int] | None:
+    """The least and the greatest integer that a value may hold; ``None`` where its type says nothing.
+
+    A weight that keeps to 7 bits goes on doing so: more would overflow on x86 processors without VNNI.
+    """
+    kind = value.dtype if value is not None else None
+    if kind is None:
+        return None
+    held = constants.array(value) if kind in _REDUCED else None
+    if held is not None and held.size:
+        low, high = _REDUCED[kind]
+        if low <= held.min() and held.max() <= high:
+            return low, high
+    return _BOUNDS.get(kind)
 
 
 def _spread(x: Tensor, parameter: Tensor, axis: int, block: int) -> Tensor:
@@ -40,7 +58,7 @@ def _spread(x: Tensor, parameter: Tensor, axis: int, block: int) -> Tensor:
     return parameter.reshape(shape)
 
 
-def _kind(node: ir.Node) -> ir.DataType | None:
+def kind_of(node: ir.Node) -> ir.DataType | None:
     """What a QuantizeLinear gives; ``None`` if its zero point is computed and of no declared type."""
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         return node.inputs[2].dtype
@@ -53,7 +71,7 @@ def _is_simulated(node: ir.Node | None) -> bool:
     if node is None or node.op_type != "QuantizeLinear" or node.domain:
         return False
     value = node.outputs[0]
-    kind = _kind(node)
+    kind = kind_of(node)
     if value.is_graph_output() or kind not in _BOUNDS or kind == ir.DataType.INT32:  # float32 cannot hold int32
         return False
     return all(use.node.op_type == "DequantizeLinear" and use.idx == 0 for use in value.uses())
@@ -61,7 +79,7 @@ def _is_simulated(node: ir.Node | None) -> bool:
 
 @builds("QuantizeLinear")
 def quantize(node: OpNode) -> Callable[..., Tensor]:
-    kind = _kind(node.node)
+    kind = kind_of(node.node)
     return functools.partial(
         _quantize,
         dtype=None if kind is None else torch_dtype(kind),
@@ -108,24 +126,32 @@ def _round_straight_through(y: Tensor) -> Tensor:
 @builds("DequantizeLinear")
 def dequantize(node: OpNode) -> Callable[..., Tensor]:
     quantized = node.node.inputs[0]
+    kind = node.dtype(0)
     output_dtype = node.attribute("output_dtype", 0)
     return functools.partial(
         _dequantize,
         **layout(node.node),
         dtype=torch_dtype(output_dtype) if output_dtype else None,
         simulated=quantized is not None and _is_simulated(quantized.producer()),
-        kind=node.dtype(0),
+        held=torch_dtype(kind) if kind is not None and kind in _BOUNDS else None,
+        bounds=span(quantized),
     )
 
 
 def dequantized(node: ir.Node, x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
     """What a DequantizeLinear makes of integers."""
-    return _dequantize(x, scale, zero, **layout(node), dtype=None, simulated=False, kind=None)
+    return _dequantize(x, scale, zero, **layout(node), dtype=None, simulated=False, held=None, bounds=None)
 
 
-def quantized(x: Tensor, scale: Tensor, zero: Tensor | None, *, axis: int, block: int, kind: ir.DataType) -> Tensor:
-    """The integers of a type of which a DequantizeLinear makes floats as near to ``x`` as can be."""
-    settings: dict[str, Any] = {"dtype": torch_dtype(kind), "bounds": _BOUNDS[kind], "axis": axis, "block": block}
+def quantized(x: Tensor, scale: Tensor, zero: Tensor | None, **settings: Any) -> Tensor:
+    """The integers of which a DequantizeLinear makes floats as near to ``x`` as can be.
+
+    Args:
+        x: The floats.
+        scale: Of the DequantizeLinear.
+        zero: Likewise, if there is one.
+        **settings: Its :func:`layout`; ``dtype`` and ``bounds`` of the integers, see :func:`span`.
+    """
     return _quantize(x, scale, zero, **settings, simulated=False)
 
 
@@ -144,11 +170,11 @@ def _dequantize(
     block: int,
     dtype: torch.dtype | None,
     simulated: bool,
-    kind: ir.DataType | None,
+    held: torch.dtype | None,
+    bounds: tuple[int, int] | None,
 ) -> Tensor:
-    if x.dtype.is_floating_point and kind in _BOUNDS and not simulated:  # a weight in integers that trains
-        held = torch_dtype(kind)
-        x = _quantize(x, scale, zero, dtype=held, bounds=_BOUNDS[kind], axis=axis, block=block, simulated=True)
+    if x.dtype.is_floating_point and held is not None and not simulated:  # a weight in integers that trains
+        x = _quantize(x, scale, zero, dtype=held, bounds=bounds, axis=axis, block=block, simulated=True)
         simulated = True
     work = torch.float32 if simulated or x.dtype.is_floating_point else torch.int32
     y = x.to(work)

@@ -29,6 +29,7 @@ from bench.distillation.ledger import Figures, Ledger  # noqa: E402
 import graphopt  # noqa: E402
 from graphopt.compression.choosing import Chooser  # noqa: E402
 from graphopt.compression.clock import Table  # noqa: E402
+from graphopt.compression.points import Variant  # noqa: E402
 from graphopt.compression.samples import draw  # noqa: E402
 from graphopt.compression.settings import Settings  # noqa: E402
 from graphopt.pruning.latency.measure import Stopwatch  # noqa: E402
@@ -70,7 +71,7 @@ class Pipeline:
     def random(self, number: int) -> Figures:
         """The random plan of a number."""
         random = np.random.default_rng([7, number])
-        template, _ = self.chooser.plan(0.5)
+        template, _ = self.chooser.plan(Variant(0.5, "float32"))
         overall = random.uniform(0.15, 0.95)  # plans of all sizes, not only those about half
         removed, sizes = {}, {}
         for ranking in self.chooser.rankings():

@@ -2,10 +2,10 @@
 
 ``python tests/bench/compression/rivals.py [--models digits fashion-resnet] [--seed 0] [--plot FILE]``. Each tool gives
 a family of models: graphopt is asked for shares of the latency, pruners for shares of the multiply-accumulates. What
-they prune is trained on the labels, too, for as many epochs as graphopt distils: what onnxsim prunes by its own
-``apply_pruning_finetune`` first and then by plain training, what Torch-Pruning prunes by plain training. ONNX Runtime's
-static quantization stands alone. All are timed with one thread beside the original, and judged on test samples. Every
-run that is over is kept in ``.zoo/compression``.
+they prune is trained on the labels, too, for as many epochs as make for the processor time that graphopt took for the
+same share: what onnxsim prunes by its own ``apply_pruning_finetune`` first and then by plain training, what
+Torch-Pruning prunes by plain training. ONNX Runtime's static quantization stands alone. All are timed with one thread
+beside the original, and judged on test samples. Every run that is over is kept in ``.zoo/compression``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _RATES: Final = {"digits": 2e-3, "fashion-resnet": 1e-3}
 _AUGMENT: Final = {"digits": "shift:pixels=1", "fashion-resnet": ""}
 
 
-def _ours(trained: Trained, share: float) -> bytes:
+def _ours(trained: Trained, share: float, seconds: float) -> bytes:
     """graphopt, asked for a share of the latency."""
     data = datasets.SOURCES[models.MODELS[trained.name].data](datasets.FOLDER, trained.seed)
     ((name, _),) = trained.calibration.items()
@@ -65,8 +65,15 @@ def _ours(trained: Trained, share: float) -> bytes:
     return bytes(proto.to_proto(made).SerializeToString())
 
 
-def _trained_on(trained: Trained, model: bytes) -> bytes:
-    """The model after plain training on the labels."""
+def _trained_for(trained: Trained, model: bytes, seconds: float) -> bytes:
+    """The model after plain training on the labels for about so many seconds, and the usual epochs at least."""
+    start = time.process_time()
+    _trained_on(trained, model, 1)
+    taken = time.process_time() - start
+    return _trained_on(trained, model, max(_EPOCHS[trained.name], round(seconds / taken)))
+
+
+def _trained_on(trained: Trained, model: bytes, epochs: int) -> bytes:
     data = datasets.SOURCES[models.MODELS[trained.name].data](datasets.FOLDER, trained.seed)
     ((name, _),) = trained.calibration.items()
     made = graphopt.distill(
@@ -74,7 +81,7 @@ def _trained_on(trained: Trained, model: bytes) -> bytes:
         None,
         {name: data.x_train, "y": data.y_train},
         loss="ce",
-        epochs=_EPOCHS[trained.name],
+        epochs=epochs,
         learning_rate=_RATES[trained.name],
         augment=_AUGMENT[trained.name],
         threads=1,
@@ -87,18 +94,18 @@ def _trained_on(trained: Trained, model: bytes) -> bytes:
     )
 
 
-def _onnxsim(trained: Trained, share: float) -> bytes:
+def _onnxsim(trained: Trained, share: float, seconds: float) -> bytes:
     onnxsim = importlib.import_module("onnxsim")
     pruned = onnx.load_from_string(peers.PRUNERS["onnxsim L2"](trained, share))
     fitted = onnxsim.apply_pruning_finetune(onnx.load(trained.path), pruned, [trained.calibration])
-    return _trained_on(trained, bytes(fitted.SerializeToString()))
+    return _trained_for(trained, bytes(fitted.SerializeToString()), seconds)
 
 
-def _torch_pruning(trained: Trained, share: float) -> bytes:
-    return _trained_on(trained, peers.PRUNERS["Torch-Pruning + BN"](trained, share))
+def _torch_pruning(trained: Trained, share: float, seconds: float) -> bytes:
+    return _trained_for(trained, peers.PRUNERS["Torch-Pruning + BN"](trained, share), seconds)
 
 
-def _ort_static(trained: Trained, share: float) -> bytes:
+def _ort_static(trained: Trained, share: float, seconds: float) -> bytes:
     """As ONNX Runtime's own guide does it: prepared, per channel, QDQ; there is no share to ask for."""
     quantization: Any = importlib.import_module("onnxruntime.quantization")
     prepare: Any = importlib.import_module("onnxruntime.quantization.shape_inference").quant_pre_process
@@ -119,7 +126,7 @@ def _ort_static(trained: Trained, share: float) -> bytes:
         return made.read_bytes()
 
 
-TOOLS: Final[Mapping[str, tuple[Callable[[Trained, float], bytes], Sequence[float]]]] = {
+TOOLS: Final[Mapping[str, tuple[Callable[[Trained, float, float], bytes], Sequence[float]]]] = {
     "graphopt compress": (_ours, SHARES),
     "onnxsim, fine-tuned": (_onnxsim, SHARES),
     "Torch-Pruning, fine-tuned": (_torch_pruning, SHARES),
@@ -127,13 +134,13 @@ TOOLS: Final[Mapping[str, tuple[Callable[[Trained, float], bytes], Sequence[floa
 }
 
 
-def measure(name: str, seed: int, tool: str, share: float) -> Figures:
-    """Makes one model, times it and judges it."""
+def measure(name: str, seed: int, tool: str, share: float, seconds: float) -> Figures:
+    """Makes one model in about so many seconds, times it and judges it."""
     torch.set_num_threads(1)
     trained = models.load(name, seed)
-    start = time.perf_counter()
-    model = TOOLS[tool][0](trained, share)
-    taken = time.perf_counter() - start
+    start = time.process_time()
+    model = TOOLS[tool][0](trained, share, seconds)
+    taken = time.process_time() - start
     found = models.score(models.predictions(model, trained.x_test), trained.y_test)
     ((key, calibration),) = trained.calibration.items()
     with tempfile.TemporaryDirectory() as folder:
@@ -184,17 +191,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=_EPOCHS, default=list(_EPOCHS))
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=list(TOOLS))
+    parser.add_argument("--shares", nargs="+", type=float, choices=SHARES, default=list(SHARES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it there, too")
     options = parser.parse_args(arguments)
     book = Ledger("rivals", FOLDER)
     runs: dict[Key, list[Figures]] = {}
     for name in options.models:
+        budgets: dict[float, float] = {}
         for tool in options.tools:
-            for share in TOOLS[tool][1]:
+            for share in [one for one in TOOLS[tool][1] if one in options.shares or len(TOOLS[tool][1]) == 1]:
                 settings = {"model": name, "seed": options.seed, "tool": tool, "share": share, "epochs": _EPOCHS[name]}
-                make = functools.partial(measure, name, options.seed, tool, share)
-                runs.setdefault((name, tool), []).append(book.run(settings, make))
+                make = functools.partial(measure, name, options.seed, tool, share, budgets.get(share, 0.0))
+                found = book.run(settings | {"budget": "time"}, make)
+                budgets.setdefault(share, found["took"])
+                runs.setdefault((name, tool), []).append(found)
     print("\n".join(table(runs)))
     if options.plot:
         plot(runs, options.plot)
