@@ -58,7 +58,7 @@ class Meter:
 
 
 def opened(root: Path | None = None) -> tuple[Meter | None, str]:
-    """The counters of this machine, and their names; or None, and why there are none.
+    """The counters of this machine, and their names; or None, and why they cannot be read if there are any.
 
     Args:
         root: The powercap tree; :data:`ROOT` if ``None``.
@@ -76,7 +76,7 @@ def opened(root: Path | None = None) -> tuple[Meter | None, str]:
     except (OSError, ValueError) as error:
         return None, f"the counters in {root} cannot be read: {error}"
     if not zones:
-        return None, "this machine shows no counters of energy"
+        return None, ""
     return Meter(zones), ", ".join(zone.name for zone in zones)
 
 

@@ -95,7 +95,7 @@ def bench(
         subjects = load(models, Path(scratch))
         check_shapes(subjects, shapes or {})
         feeds, footprints = _weigh(subjects, opening, report, shapes=shapes or {}, batch=batch, seed=seed)
-        meter, counters = energy.opened() if device == "cpu" else (None, "only that of processors is")
+        meter, counters = energy.opened() if device == "cpu" else (None, "")
         samples = _measure(subjects, feeds, opening, plan, report, meter)
         if meter is not None and not any(sample.microjoules for sample in samples):
             counters = f"{counters} stand still"

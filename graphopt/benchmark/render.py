@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,16 @@ _SHORTEST_BAR = 6
 _LONGEST_NAME = 36
 _MOST_FEEDS = 4
 _HEADS = ("p50 ms", "p90", "p99", "speed-up", "")
+_WEIGHTS: Mapping[str, Callable[[BenchRow], str]] = {
+    "per second": lambda row: f"{row.throughput:,.{0 if row.throughput >= 100 else 2}f}",
+    "session": lambda row: duration(row.session_ms),
+    "memory": lambda row: byte_size(row.peak_bytes),
+    "file": lambda row: byte_size(row.file_bytes),
+    "nodes": lambda row: f"{row.nodes:,}",
+    "params": lambda row: count(row.parameters),
+    "energy": lambda row: energy(row.energy_mj),
+}
+"""What a model weighs: heads, and what stands below them."""
 
 
 def terminal(table: BenchTable, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
@@ -68,32 +78,21 @@ def _latencies(table: BenchTable, width: int, ascii_only: bool) -> Table:
 
 def _weights(table: BenchTable, width: int, ascii_only: bool) -> Table:
     grid = _grid("model")
-    for head in _weight_heads(table):
+    heads = _weight_heads(table)
+    for head in heads:
         grid.add_column(head, justify="right", no_wrap=True)
     for row, name in zip(table.rows, _names(table, width, ascii_only), strict=True):
-        grid.add_row(name, *_weight_cells(row)[: len(grid.columns) - 1])
+        grid.add_row(name, *(_WEIGHTS[head](row) for head in heads))
     return grid
 
 
-def _weight_heads(table: BenchTable) -> tuple[str, ...]:
-    heads = ("per second", "session", "memory", "file", "nodes", "params")
-    return (*heads, "energy") if _has_energy(table) else heads
+def _weight_heads(table: BenchTable) -> list[str]:
+    """All but energy where that was not measured."""
+    return [head for head in _WEIGHTS if head != "energy" or _has_energy(table)]
 
 
 def _has_energy(table: BenchTable) -> bool:
     return any(row.energy_mj is not None for row in table.rows)
-
-
-def _weight_cells(row: BenchRow) -> tuple[str, ...]:
-    return (
-        f"{row.throughput:,.{0 if row.throughput >= 100 else 2}f}",
-        duration(row.session_ms),
-        byte_size(row.peak_bytes),
-        byte_size(row.file_bytes),
-        f"{row.nodes:,}",
-        count(row.parameters),
-        energy(row.energy_mj),
-    )
 
 
 def _grid(*columns: str) -> Table:
@@ -165,12 +164,11 @@ def _energy(table: BenchTable) -> list[str]:
 
 def html(table: BenchTable) -> str:
     """One HTML table, self-contained; every text from the models is escaped."""
-    heads = (
-        "model", "", *_HEADS[:-1], "95% interval", *_weight_heads(table),
-    )  # fmt: skip
+    weights = _weight_heads(table)
+    heads = ("model", "", *_HEADS[:-1], "95% interval", *weights)
     slowest = max(row.latency.p50 for row in table.rows)
     rows = "".join(
-        _html_row(row, percentiles, slowest, len(heads))
+        _html_row(row, percentiles, slowest, weights)
         for row, percentiles in zip(table.rows, _times(table.rows), strict=True)
     )
     head = "".join(f"<th>{head}</th>" for head in heads)
@@ -181,10 +179,10 @@ def html(table: BenchTable) -> str:
     )
 
 
-def _html_row(row: BenchRow, percentiles: tuple[str, str, str], slowest: float, columns: int) -> str:
+def _html_row(row: BenchRow, percentiles: tuple[str, str, str], slowest: float, weights: Sequence[str]) -> str:
     color = {"green": "#2a9d5c", "red": "#c8453b"}.get(_style(row), "#4c78a8")
     length = max(1, round(160 * row.latency.p50 / slowest))
     drawn = f'<div style="background:{color};height:0.8em;width:{length}px"></div>'
-    texts = (*percentiles, *_ratio(row.speedup), *_weight_cells(row))[: columns - 2]
+    texts = (*percentiles, *_ratio(row.speedup), *(_WEIGHTS[head](row) for head in weights))
     cells = "".join(f'<td style="text-align:right">{escape(text)}</td>' for text in texts)
     return f'<tr><td style="text-align:left">{escape(row.name)}</td><td>{drawn}</td>{cells}</tr>'

@@ -23,7 +23,7 @@ The JSON form, as ``graphopt bench --json`` prints it; milliseconds, bytes, and 
 
 ``throughput`` is items (batch entries, where a batch was asked for) a second. ``speedup`` is the first model's time
 over this one's: above 1 is faster. Its bounds are ``null`` below five rounds. ``energy_mj`` is millijoules of a run,
-``energy`` the counters that told so, or why there are none.
+``energy`` the counters that told so, or why they cannot be read if there are any.
 """
 
 from __future__ import annotations

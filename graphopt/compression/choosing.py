@@ -194,7 +194,7 @@ class Chooser:
 
     @functools.cached_property
     def _pace(self) -> float:
-        return max(math.log(limit) for limit in self._wanted.values() if limit < 1)
+        return max((math.log(limit) for limit in self._wanted.values() if limit < 1), default=math.log(_HALF))
 
     @functools.cached_property
     def _grid(self) -> Sequence[Candidate]:

@@ -14,11 +14,11 @@ import onnx_ir as ir
 
 from graphopt import io
 from graphopt.compression import settings as choices
+from graphopt.compression.context import Context
 from graphopt.compression.executors import EXECUTORS
 from graphopt.compression.gates import Limits
 from graphopt.compression.job import Job
 from graphopt.compression.settings import Settings
-from graphopt.compression.trial import Context
 from graphopt.compression.workspace import Workspace
 from graphopt.errors import Harmful, Infeasible, SaveError, UsageError
 from graphopt.interop.kinds import Source

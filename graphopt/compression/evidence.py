@@ -13,11 +13,11 @@ from graphopt import runtime
 from graphopt.benchmark import binding
 from graphopt.benchmark.energy import opened
 from graphopt.benchmark.profile import node_times
+from graphopt.compression.context import Context
 from graphopt.compression.gates import Audit, probabilities
 from graphopt.compression.judging import Judge, is_probability
 from graphopt.compression.points import Variant
 from graphopt.compression.samples import Drawn
-from graphopt.compression.trial import Context
 from graphopt.pruning.latency.measure import Stopwatch
 
 __all__ = ["digest", "energy", "flips", "history", "layers", "operators", "provenance"]
@@ -56,9 +56,9 @@ def energy(context: Context, path: Path) -> tuple[tuple[float | None, float | No
     """Millijoules of a run of the original and of a result, measured in turns; and what to know about them."""
     settings = context.settings
     is_seen = binding.device_of(runtime.resolve_provider(settings.provider)) == "cpu"
-    meter, told = opened() if is_seen else (None, "only that of processors is")
+    meter, told = opened() if is_seen else (None, "")
     if meter is None:
-        return (None, None), f"energy is not measured: {told}"
+        return (None, None), f"energy is not measured: {told}" if told else ""
     feeds = next(context.drawn.choose.batches(settings.batch))
     running: dict[str, Any] = {"provider": settings.provider, "threads": settings.threads, "seed": settings.seed}
     with Stopwatch(context.original, feeds, meter=meter, **running) as watch:

@@ -19,7 +19,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Final, TypeAlias
 
-from graphopt.compression.trial import Context, Outcome, Trial, run
+from graphopt.compression.context import Context
+from graphopt.compression.trial import Outcome, Trial, run
 from graphopt.errors import EnvironmentProblem, LimitReached
 
 __all__ = ["EXECUTORS", "Executor", "opened"]

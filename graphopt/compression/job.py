@@ -5,31 +5,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import importlib.util
-import itertools
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import onnx_ir as ir
 
 from graphopt import io
 from graphopt.compression import evidence, executors
+from graphopt.compression.checking import check_limits, check_training, identity
 from graphopt.compression.choosing import Chooser
 from graphopt.compression.clock import Clock, Table
-from graphopt.compression.judging import AGREEMENT, FIDELITY, Judge
+from graphopt.compression.context import Context
+from graphopt.compression.evaluating import Evaluator, write_plan
+from graphopt.compression.judging import AGREEMENT, FIDELITY
 from graphopt.compression.points import Point, Variant
 from graphopt.compression.report import CompressionReport, Stage
 from graphopt.compression.search import Choice, Search
 from graphopt.compression.sensitivity import Sensitivity, sensitivities
-from graphopt.compression.trial import Context, Outcome, Trial
 from graphopt.compression.tuning import tuned
-from graphopt.errors import ModelError, UsageError
-from graphopt.pruning.expense import COUNTED
+from graphopt.errors import ModelError
 from graphopt.pruning.goal import Goal
-from graphopt.pruning.plan import Plan, digest_of, digest_of_weights
+from graphopt.pruning.plan import Plan, digest_of
 from graphopt.pruning.report import Size
 
 __all__ = ["Job"]
@@ -64,8 +62,6 @@ class Job:
         self._executor = executor, workers
         self._table_file = table
         self._stages: dict[str, Stage] = {}
-        self._ends: set[float] = set()
-        self._outcomes: dict[Variant, Outcome] = {}
         self._sensitivity: Sequence[Sensitivity] = ()
         self._harm: Mapping[str, tuple[float, ...]] = {}
         self.notes: list[str] = []
@@ -92,9 +88,9 @@ class Job:
             drawn = context.drawn
             self.notes += drawn.notes
             judge = context.chooser
-            self._check_limits(judge, context.referee)
-            self._check_training()
-            self._workspace.claim(self._identity())
+            check_limits(context)
+            check_training(context)
+            self._workspace.claim(identity(context))
             stage.decision = (
                 f"{len(drawn.train):,} samples to learn from, {drawn.fitted:,} of them to calibrate with, "
                 f"{len(drawn.choose):,} to choose by, {len(drawn.final):,} to judge by"
@@ -106,40 +102,6 @@ class Job:
             before, after = self.before, context.size(io.load(context.optimized))
             stage.decision = f"{before.nodes:,} nodes became {after.nodes:,}"
             stage.skipped = "optimize" in settings.skip
-
-    def _identity(self) -> dict[str, Any]:
-        context, drawn = self._context, self._context.drawn
-        return {
-            "model": f"{digest_of(context.model)} {digest_of_weights(context.model)}",
-            "data": evidence.digest(drawn),
-            "settings": dataclasses.asdict(self._settings),
-        }
-
-    def _check_limits(self, *judges: Judge) -> None:
-        limits = self._settings.limits
-        if self._context.drawn.is_synthetic and (limits.drop is not None or limits.relative_drop is not None):
-            raise UsageError("without data nobody can say what the drop is", hint="Give data, or leave max-drop out.")
-        for judge in judges:
-            if not math.isfinite(judge.base):
-                raise UsageError(
-                    f"the {judge.metric.name} of the original is {judge.base} on {len(judge.samples):,} samples",
-                    hint="Check the labels: some of them must count.",
-                )
-
-    def _check_training(self) -> None:
-        """Says now what would be found out after hours. Whether PyTorch is there is said where it is needed."""
-        settings = self._settings
-        if "distill" in settings.skip or self._context.drawn.is_synthetic or importlib.util.find_spec("torch") is None:
-            return
-        if settings.loss:
-            from graphopt.distillation.losses.objective import parse
-
-            first = self._context.model.graph.outputs[0].name or ""
-            parse(settings.loss, default_student=first, default_teacher=first)
-        if settings.augment:
-            from graphopt.distillation.augmentations import augmentation
-
-            augmentation(settings.augment, settings.seed, 1)
 
     def _optimized(self) -> ir.Model:
         import graphopt
@@ -166,37 +128,28 @@ class Job:
         """
         settings = self._settings
         context = self._context
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as opened:
             self._table = self._opened_table()
-            feeds = next(context.drawn.choose.batches(settings.batch))
-            if settings.batch > (there := len(context.drawn.choose)):
-                self.notes.append(f"there are no {settings.batch:,} samples for a run: latency is that of {there:,}")
-            self._clock = stack.enter_context(
-                Clock(
-                    context.original,
-                    feeds,
-                    self._table,
-                    provider=settings.provider,
-                    threads=settings.threads,
-                    seed=settings.seed,
-                )
-            )
+            clock = opened.enter_context(self._opened_clock())
             with self._stage("measure") as stage:
-                share = self._clock.share(context.optimized)
+                share = clock.share(context.optimized)
                 stage.decision = f"{self._table.milliseconds:.3g} ms a run; optimized {share:.2f} of that"
             self._limits = self._shares()
-            chooser = None
-            if "prune" not in settings.skip:
-                with self._stage("rank"):
-                    chooser = stack.enter_context(self._opened_chooser())
-            self._chooser = chooser if chooser is not None and chooser.graph.groups else None
-            if self._chooser is None and chooser is not None:
-                self.notes.append("no channels can be removed: 'graphopt inspect --groups' says what holds them")
+            self._chooser = self._opened_chooser(opened)
             self._measure_sensitivity()
             self._tune()
-            self._run = stack.enter_context(executors.opened(self._executor[0], context, self._executor[1]))
+            run = opened.enter_context(executors.opened(self._executor[0], context, self._executor[1]))
+            evaluate = Evaluator(
+                context,
+                self.before,
+                chooser=self._chooser,
+                clock=clock,
+                run=run,
+                progress=self._progress,
+                note=self.notes.append,
+            )
             search = Search(
-                self._evaluate,
+                evaluate,
                 self._limits,
                 settings.precisions,
                 prune=self._chooser is not None,
@@ -253,17 +206,39 @@ class Job:
             self._workspace.write_text("latency.json", table.to_json())
         return table
 
-    def _opened_chooser(self) -> Chooser:
-        context = self._context
-        return Chooser(
-            context.optimized,
-            context.drawn.fit.dataset,
-            self._limits,
-            self._settings,
-            self._workspace.folder / "pruning",
+    def _opened_clock(self) -> Clock:
+        settings, drawn = self._settings, self._context.drawn
+        if settings.batch > (there := len(drawn.choose)):
+            self.notes.append(f"there are no {settings.batch:,} samples for a run: latency is that of {there:,}")
+        return Clock(
+            self._context.original,
+            next(drawn.choose.batches(settings.batch)),
             self._table,
-            self._progress,
+            provider=settings.provider,
+            threads=settings.threads,
+            seed=settings.seed,
         )
+
+    def _opened_chooser(self, opened: contextlib.ExitStack) -> Chooser | None:
+        """What says which channels go; ``None`` if none may or can."""
+        if "prune" in self._settings.skip:
+            return None
+        with self._stage("rank"):
+            chooser = opened.enter_context(
+                Chooser(
+                    self._context.optimized,
+                    self._context.drawn.fit.dataset,
+                    self._limits,
+                    self._settings,
+                    self._workspace.folder / "pruning",
+                    self._table,
+                    self._progress,
+                )
+            )
+        if chooser.graph.groups:
+            return chooser
+        self.notes.append("no channels can be removed: 'graphopt inspect --groups' says what holds them")
+        return None
 
     def _shares(self) -> dict[str, float]:
         """The goal, as shares of the original."""
@@ -297,39 +272,9 @@ class Job:
         if not settings.tune or self._chooser is None or self._context.drawn.is_synthetic:
             return
         with self._stage("tune") as stage:
-            self._write_plans([Variant(1.0, "float32")])
+            write_plan(self._chooser, self._workspace, Variant(1.0, "float32"))
             found = tuned(self._context, 1.0, settings.tune, self._progress)
             stage.decision = f"learning rate {found['learning_rate']:.2g}, loss {found['loss']}"
-
-    def _evaluate(self, variants: Sequence[Variant]) -> list[Point]:
-        self._write_plans(variants)
-        trials = [Trial(str(self._workspace.folder), own) for own in _grouped(variants)]
-        self._progress(f"{len(variants)} variants, {variants[0].name} first", None)
-        for outcome in itertools.chain.from_iterable(self._run(trials)):
-            self._outcomes[outcome.variant] = outcome
-        return [self._point(self._outcomes[one]) for one in variants]
-
-    def _write_plans(self, variants: Sequence[Variant]) -> None:
-        for one in {one.cut: one for one in variants if one.way > 0}.values():
-            assert self._chooser is not None
-            plan, is_last = self._chooser.plan(one)
-            name = f"plans/{one.cut}.json"
-            if self._workspace.read(name) is None:
-                self._workspace.write_text(name, plan.to_json())
-            if is_last:
-                self._ends.add(one.way)
-
-    def _point(self, outcome: Outcome) -> Point:
-        variant = outcome.variant
-        if outcome.broken:
-            self.notes.append(f"{variant.name} could not be built: {outcome.complaint}")
-            left = dict.fromkeys((*COUNTED, "latency"), math.inf)
-        else:
-            before = self.before
-            left = {name: _share(getattr(outcome.size, name), getattr(before, name)) for name in COUNTED}
-            left["latency"] = self._clock.share(self._context.variant(variant))
-        found = (outcome.score, outcome.lost, outcome.drop, outcome.complaint)
-        return Point(variant, left, *found, variant.way in self._ends, outcome.grain)
 
     # -- the verdict -------------------------------------------------------------------------------------------------
 
@@ -348,7 +293,7 @@ class Job:
             audit = judge.audit(path)
             stage.decision = "all gates passed" if audit.passed else f"failed: {audit.failed[0].name}"
             millijoules, note = evidence.energy(context, path)
-            self.notes.append(note)
+            self.notes += [note] if note else []
         report = CompressionReport(
             title=context.original.name,
             choice=choice,
@@ -386,16 +331,3 @@ class Job:
             group.name: (len(group.units), len(group.units) - len(removed.get(group.name, ())))
             for group in self._chooser.graph.groups
         }
-
-
-def _share(after: int, before: int) -> float:
-    """What is left; of nothing, all."""
-    return after / before if before else 1.0
-
-
-def _grouped(variants: Sequence[Variant]) -> list[tuple[Variant, ...]]:
-    """Those that differ in the precision only, together."""
-    found: dict[tuple[str, bool], dict[Variant, None]] = {}
-    for one in variants:
-        found.setdefault((one.cut, one.trained), {})[one] = None
-    return [tuple(own) for own in found.values()]

@@ -274,22 +274,18 @@ class Search:
 
     def _gallop(self, farthest: float) -> None:
         """Goes farther in equal steps as long as it does no harm, or back until it does none; then halves the step."""
-        steps = [round(farthest * number / _FARTHEST, 3) for number in range(1, _FARTHEST + 1)]
-        first = self._precisions[0]
-        raw = self._evaluate([Variant(way, first) for way in steps])
-        ends = [number for number, one in enumerate(raw) if one.is_last]
-        steps, raw = steps[: (ends or [len(raw)])[0] + 1], raw[: (ends or [len(raw)])[0] + 1]
-        at = (
-            max((number for number, one in enumerate(raw) if one.lost < self._hopeless), default=0)
-            if self._train
-            else 0
-        )
+        ways = [round(farthest * number / _FARTHEST, 3) for number in range(1, _FARTHEST + 1)]
+        raw = self._evaluate([Variant(way, self._precisions[0]) for way in ways])
+        end = next((number for number, one in enumerate(raw) if one.is_last), len(raw)) + 1
+        ways, raw = ways[:end], raw[:end]
+        hopeful = [number for number, one in enumerate(raw) if one.lost < self._hopeless]
+        at = hopeful[-1] if self._train and hopeful else 0
         good, bad = 0.0, math.inf
-        while 0 <= at < len(steps) and good < steps[at] < bad:
-            if self._passes(steps[at]):
-                good, at = steps[at], at + 1
+        while 0 <= at < len(ways) and good < ways[at] < bad:
+            if self._passes(ways[at]):
+                good, at = ways[at], at + 1
             else:
-                bad, at = steps[at], at - 1
+                bad, at = ways[at], at - 1
         if math.isinf(bad):
             return
         for _ in range(_BISECTIONS):

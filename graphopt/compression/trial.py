@@ -8,30 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
-
-import onnx_ir as ir
+from typing import Any
 
 from graphopt import io
-from graphopt.compression.gates import Check, Limits
+from graphopt.compression.context import Context
+from graphopt.compression.gates import Check
 from graphopt.compression.judging import Judge
 from graphopt.compression.metrics import classes
 from graphopt.compression.points import Variant
-from graphopt.compression.samples import Drawn, draw
-from graphopt.compression.settings import PRECISIONS, Settings
-from graphopt.compression.workspace import Workspace
 from graphopt.errors import GraphoptError
 from graphopt.pruning.report import Size
 
-__all__ = ["Context", "Outcome", "Trial", "run"]
-
-_STEPS: Final = 2500  # of training, about, where nobody says how many epochs
-_EPOCHS: Final = (2, 20)
+__all__ = ["Outcome", "Trial", "run"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,197 +58,6 @@ class Outcome:
     grain: float = 0.0
 
 
-class Context:
-    """What all trials of a run share.
-
-    Args:
-        folder: Of the run.
-        original: Path of the original.
-        settings: How.
-        data: To learn from, as :func:`~graphopt.compression.samples.draw` takes it.
-        evaluation: To judge by.
-        preprocess: What to do to both.
-    """
-
-    def __init__(
-        self, folder: Path, original: Path, settings: Settings, data: Any, evaluation: Any, preprocess: str
-    ) -> None:
-        self.workspace = Workspace(folder)
-        self.original = original
-        self.settings = settings
-        self._given = data, evaluation, preprocess
-
-    @classmethod
-    def open(cls, folder: str) -> Context:
-        """The context of a run, from its folder."""
-        return _opened(folder)
-
-    @functools.cached_property
-    def model(self) -> ir.Model:
-        """The original."""
-        return io.load(self.original)
-
-    @functools.cached_property
-    def drawn(self) -> Drawn:
-        """The data, shared out."""
-        data, evaluation, preprocess = self._given
-        limits = self.settings.limits
-        return draw(
-            data,
-            evaluation,
-            self.model,
-            slices=self.settings.slices,
-            preprocess=preprocess,
-            samples=self.settings.samples,
-            balanced=any(one is not None for one in (limits.class_drop, limits.slice_drop, limits.gap)),
-            seed=self.settings.seed,
-        )
-
-    def judge(self, samples: Any) -> Judge:
-        """A judge of some samples."""
-        settings = self.settings
-        return Judge.of(
-            self.original,
-            self.model,
-            samples,
-            settings.limits,
-            name=settings.metric,
-            output=settings.output,
-            provider=settings.provider,
-            threads=settings.threads,
-        )
-
-    @functools.cached_property
-    def chooser(self) -> Judge:
-        """The judge of the samples to choose by."""
-        return self.judge(self.drawn.choose)
-
-    @functools.cached_property
-    def referee(self) -> Judge:
-        """The judge of the samples that nothing is chosen by."""
-        return self.judge(self.drawn.final)
-
-    @functools.cached_property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of one run of one sample, or of as few as the model takes."""
-        return self._shapes_of(1)
-
-    def _shapes_of(self, batch: int) -> dict[str, tuple[int, ...]]:
-        feeds = next(self.drawn.choose.batches(batch))
-        return {name: tuple(array.shape) for name, array in feeds.items() if hasattr(array, "shape")}
-
-    @functools.cached_property
-    def _run(self) -> dict[str, tuple[int, ...]]:
-        return self._shapes_of(self.settings.batch)
-
-    def size(self, model: ir.Model) -> Size:
-        """What a model costs; its memory is that of the run whose latency counts."""
-        return Size.of(model, self.shapes, self._run)
-
-    @property
-    def optimized(self) -> Path:
-        """The model after the default passes."""
-        return self.workspace.folder / "optimized.onnx"
-
-    # -- models ------------------------------------------------------------------------------------------------------
-
-    def plan(self, variant: Variant) -> Path:
-        """The file that says what goes."""
-        return self.workspace.folder / "plans" / f"{variant.cut}.json"
-
-    def pruned(self, variant: Variant) -> Path:
-        """The model without what goes, refitted."""
-        if variant.way == 0:
-            return self.optimized
-        plan = self.plan(variant)
-
-        def make() -> ir.Model:
-            import graphopt
-
-            result: ir.Model = graphopt.prune(self.optimized, plan=plan, calibration=self.drawn.fit.dataset)
-            return result
-
-        return self.workspace.model(f"pruned/{variant.cut}", make)
-
-    def trained(self, variant: Variant) -> Path:
-        """The same after it has learnt from the original."""
-        name = f"trained/{variant.cut}"
-        return self.workspace.model(name, lambda: self._taught(self.pruned(variant), name))
-
-    def _taught(self, student: Path, name: str, **more: Any) -> ir.Model:
-        """A model after it has learnt from the original; checkpoints go into a folder of that name."""
-        import graphopt
-
-        settings, train = self.settings, self.drawn.train
-        tuned = self.workspace.read("tuned.json") or {}
-        result, report = graphopt.distill(
-            self.optimized,
-            student,
-            train.dataset,
-            loss=tuned.get("loss", settings.loss or None),
-            augment=settings.augment,
-            epochs=settings.epochs or epochs_for(len(train), settings.train_batch),
-            batch=settings.train_batch,
-            learning_rate=tuned.get("learning_rate", settings.learning_rate),
-            seed=settings.seed,
-            provider=settings.provider,
-            threads=settings.threads,
-            run_directory=self.workspace.folder / name,
-            with_report=True,
-            **more,
-        )
-        self.workspace.write(f"{name}-report.json", report.to_dict())
-        found: ir.Model = result
-        return found
-
-    def variant(self, variant: Variant) -> Path:
-        """A variant, ready to be used."""
-        path = self.trained(variant) if variant.trained else self.pruned(variant)
-        scheme = PRECISIONS[variant.precision]
-        if not scheme:
-            return path
-
-        def make() -> ir.Model:
-            import graphopt
-
-            if scheme.startswith("convert-"):
-                converted: ir.Model = graphopt.optimize(path, passes=[scheme], provider=self.settings.provider)
-                return converted
-            if scheme == "static" and variant.trained and self.settings.quantization_aware:
-                return self._taught(path, f"aware/{variant.cut}", quantize=scheme)
-            result: ir.Model = graphopt.quantize(
-                path,
-                self.drawn.fit.dataset,
-                scheme=scheme,
-                optimize=False,
-                time=False,
-                seed=self.settings.seed,
-                provider=self.settings.provider,
-                threads=self.settings.threads,
-            )
-            return result
-
-        return self.workspace.model(f"variants/{variant.name}", make)
-
-
-@functools.lru_cache(maxsize=2)
-def _opened(folder: str) -> Context:
-    """From the files that :mod:`graphopt.compression.job` leaves."""
-    said = json.loads((Path(folder) / "trial.json").read_text(encoding="utf-8"))
-    settings = dict(said["settings"])
-    settings["limits"] = Limits(**settings["limits"])
-    given: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in settings.items()}
-    return Context(
-        Path(folder), Path(said["original"]), Settings(**given), said["data"], said["evaluation"], said["preprocess"]
-    )
-
-
-def epochs_for(samples: int, batch: int) -> int:
-    """As many epochs as make for a few thousand steps, within reason."""
-    fewest, most = _EPOCHS
-    return max(fewest, min(most, round(_STEPS * batch / max(1, samples))))
-
-
 def run(trial: Trial, context: Context | None = None) -> list[Outcome]:
     """Runs a trial; what is there from an earlier run is taken.
 
@@ -286,7 +86,7 @@ def _outcome(context: Context, variant: Variant) -> Outcome:
         nothing = Size(0, 0, 0, 0, 0)
         # Not kept: the next run may have what was lacking.
         return Outcome(variant, nothing, -math.inf, math.inf, math.inf, error.message, broken=True)
-    context.workspace.write(name, _to_dict(found))
+    context.workspace.write(name, dataclasses.asdict(found))
     return found
 
 
@@ -297,7 +97,7 @@ def _judged(context: Context, variant: Variant, path: Path) -> Outcome:
     base, after = judge.base, first.after
     lost = (base - after) * judge.metric.is_better / max(abs(base), 1e-30)
     failed = audit.failed
-    complaint = described(failed[0]) if failed else _close_call(first, judge, path)
+    complaint = _described(failed[0]) if failed else _close_call(first, judge, path)
     size = context.size(io.load(path))
     if not math.isfinite(after):
         return Outcome(variant, size, -math.inf, math.inf, math.inf, complaint or f"{first.name}: {after}")
@@ -320,16 +120,12 @@ def _close_call(check: Check, judge: Judge, path: Path) -> str:
     return f"{check.name}: {check.harm:.3g} ± {error:.2g} lost, {check.limit:.3g} allowed"
 
 
-def described(check: Check) -> str:
+def _described(check: Check) -> str:
     """A failed gate in a few words."""
     where = f" {check.where}" if check.where else ""
     return (
         f"{check.name}{where} {check.before:.4g} to {check.after:.4g}, {check.harm:.3g} lost, {check.limit:.3g} allowed"
     )
-
-
-def _to_dict(outcome: Outcome) -> dict[str, Any]:
-    return dataclasses.asdict(outcome)
 
 
 def _from_dict(data: Mapping[str, Any]) -> Outcome:

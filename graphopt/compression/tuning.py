@@ -8,8 +8,8 @@ from typing import Any, Final
 import onnx_ir as ir
 
 from graphopt import io
+from graphopt.compression.context import Context, epochs_for
 from graphopt.compression.points import Variant
-from graphopt.compression.trial import Context, epochs_for
 from graphopt.errors import EnvironmentProblem, GraphoptError
 
 __all__ = ["tuned"]

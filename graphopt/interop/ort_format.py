@@ -83,7 +83,7 @@ def required_operators(files: Sequence[bytes]) -> RequiredOperators:
         files: The contents of ``.ort`` files.
 
     Raises:
-        ModelError: One of them is not in that format.
+        ModelError: One of them is not in that format, or damaged.
         EnvironmentProblem: The installed ONNX Runtime cannot read its format from Python.
     """
     if not all(contents[4:8] == IDENTIFIER for contents in files):
@@ -99,6 +99,8 @@ def required_operators(files: Sequence[bytes]) -> RequiredOperators:
             raise ModelError(f"ONNX Runtime's reader of its format took more than {_PATIENCE} s") from None
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+            for contents in files if "ModuleNotFoundError" not in last else ():
+                runtime.open_session(contents)  # one that is cut short says so
             raise EnvironmentProblem(
                 f"onnxruntime {runtime.version()} cannot list a model's operators: {runtime.trim(last)}",
                 hint="Its tools need the package flatbuffers: pip install flatbuffers.",

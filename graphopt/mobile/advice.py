@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -39,7 +40,7 @@ def advice(refusals: Iterable[Refusal], free: Mapping[str, tuple[int, ...]], *, 
     if Kind.SHAPE in kinds and free:
         (name, shape), *others = free.items()
         also = f", and likewise for {', '.join(name for name, _ in others)}" if others else ""
-        found.append(f"Fix the shapes of inputs: {_FIX.format(name, ','.join(map(str, shape)))}{also}")
+        found.append(f"Fix the shapes of inputs: {_FIX.format(shlex.quote(name), ','.join(map(str, shape)))}{also}")
     if Kind.OPSET in kinds:
         reasons = " ".join(one.reason for one in given if one.kind == Kind.OPSET)
         found += [text for word, text in (("older", _RAISE), ("newer", _LOWER)) if word in reasons]

@@ -37,7 +37,7 @@ def _facts(survey: Survey) -> Iterator[tuple[str, str]]:
     if survey.providers:
         hints[_WRITE] = None
     for index, hint in enumerate(hints):
-        yield "" if index else "what helps", hint
+        yield "" if index else "what helps", printable(hint)
 
 
 def _sections(survey: Survey) -> Iterator[Section]:
@@ -78,7 +78,7 @@ def _is_divided(share: Share) -> bool:
 
 def _brief(share: Share) -> str:
     parts = "" if share.parts is None else f" in {share.parts} part{'s' * (share.parts != 1)}"
-    return f"{share.nodes_taken} nodes{parts}, {_part(share):.0%}"
+    return f"{share.nodes_taken} node{'s' * (share.nodes_taken != 1)}{parts}, {_part(share):.0%}"
 
 
 def _part(share: Share) -> float:

@@ -122,7 +122,7 @@ def _fixed(model: ir.Model, shapes: Extents) -> ir.Model:
     with tempfile.TemporaryDirectory(prefix="graphopt-mobile-") as folder:
         plain, made = Path(folder) / "model.onnx", Path(folder) / "basic.onnx"
         io.save(copy, plain, external_data=False)
-        runtime.open_session(plain, optimization="basic", saved=made)
+        runtime.open_session(plain.read_bytes(), optimization="basic", saved=made)  # errors name no temporary file
         basic = io.load(made.read_bytes())
     if any((node.name or "").startswith(_CAST) for node in walk.nodes(basic)):
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(copy)

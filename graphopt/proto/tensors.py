@@ -65,7 +65,53 @@ _STORED = {kind: _stored(kind, bits) for kind, bits in BIT_WIDTHS.items()}
 _STORED[int(_D.STRING)] = ("string_data", 1, 1)
 
 
-class BufferTensor(_core.TensorBase):
+class _Described(_core.TensorBase):
+    """Type and shape of a tensor, known before its contents are; subclasses keep them."""
+
+    __slots__ = ()
+    _dtype: ir.DataType
+    _shape: ir.Shape
+
+    @property
+    def dtype(self) -> ir.DataType:  # type: ignore[override]
+        """The element type."""
+        return self._dtype
+
+    @property
+    def shape(self) -> ir.Shape:  # type: ignore[override]
+        """The frozen shape."""
+        return self._shape
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self._shape._dims)  # type: ignore[arg-type]
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes."""
+        return byte_size(self._dtype, self._shape._dims)  # type: ignore[arg-type]
+
+
+class _Tensor(_Described):
+    """The same, and what asks for the whole array."""
+
+    __slots__ = ("_dtype", "_shape")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        return self.numpy().__dlpack__(stream=stream)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.numpy().__dlpack_device__()
+
+
+class BufferTensor(_Tensor):
     """A read-only tensor over a buffer of little-endian elements, laid out as ``raw_data`` is.
 
     Args:
@@ -76,7 +122,7 @@ class BufferTensor(_core.TensorBase):
         field: The field of a TensorProto that the bytes came from and go back to.
     """
 
-    __slots__ = ("_dtype", "_raw", "_shape", "field")
+    __slots__ = ("_raw", "field")
 
     def __init__(
         self,
@@ -102,26 +148,6 @@ class BufferTensor(_core.TensorBase):
         """The bytes themselves, not copied."""
         return self._raw
 
-    @property
-    def dtype(self) -> ir.DataType:  # type: ignore[override]
-        """The element type."""
-        return self._dtype
-
-    @property
-    def shape(self) -> ir.Shape:  # type: ignore[override]
-        """The frozen shape."""
-        return self._shape
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return math.prod(self._shape._dims)  # type: ignore[arg-type]
-
-    @property
-    def nbytes(self) -> int:
-        """The number of bytes."""
-        return len(self._raw)
-
     def numpy(self) -> npt.NDArray[Any]:
         """A read-only array over the bytes; only types of less than a byte are unpacked into new memory."""
         shape: tuple[int, ...] = tuple(self._shape._dims)  # type: ignore[arg-type]
@@ -130,18 +156,6 @@ class BufferTensor(_core.TensorBase):
             packed = np.frombuffer(self._raw, np.uint8)
             return ir.PackedTensor(packed, self._dtype, shape=shape).numpy()
         return np.frombuffer(self._raw, kind).reshape(shape)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        array = self.numpy()
-        if dtype is not None and array.dtype != dtype:
-            return array.astype(dtype)
-        return array.copy() if copy else array
-
-    def __dlpack__(self, *, stream: Any = None) -> Any:
-        return self.numpy().__dlpack__(stream=stream)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.numpy().__dlpack_device__()
 
     def tobytes(self) -> bytes:
         """A copy of the bytes."""
@@ -157,10 +171,10 @@ class BufferTensor(_core.TensorBase):
         return f"{self._repr_base()}(name={self._name!r})"
 
 
-class ComputedTensor(_core.TensorBase):
+class ComputedTensor(_Tensor):
     """A tensor whose array is made anew whenever it is asked for; subclasses say how."""
 
-    __slots__ = ("_dtype", "_shape")
+    __slots__ = ()
 
     def __init__(self, dtype: ir.DataType, shape: ir.Shape, name: str | None, doc_string: str | None = None) -> None:
         super().__init__(name=name, doc_string=doc_string)
@@ -172,29 +186,9 @@ class ComputedTensor(_core.TensorBase):
         """What the array is made from."""
         return self.numpy()
 
-    @property
-    def dtype(self) -> ir.DataType:  # type: ignore[override]
-        """The element type."""
-        return self._dtype
-
-    @property
-    def shape(self) -> ir.Shape:  # type: ignore[override]
-        """The shape of the array."""
-        return self._shape
-
     @abc.abstractmethod
     def numpy(self) -> npt.NDArray[Any]:
         """A new array, in native byte order."""
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        array = self.numpy()
-        return array if dtype is None else array.astype(dtype)
-
-    def __dlpack__(self, *, stream: Any = None) -> Any:
-        return self.numpy().__dlpack__(stream=stream)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.numpy().__dlpack_device__()
 
     def tobytes(self) -> bytes:
         """The bytes of the array, as ``raw_data`` holds them."""
@@ -224,7 +218,7 @@ class SparseTensor(ComputedTensor):
         return dense
 
 
-class TypedTensor(ir.serde.TensorProtoTensor):
+class TypedTensor(_Described, ir.serde.TensorProtoTensor):
     """A tensor whose elements lie in a typed field of its message; is saved as it came.
 
     Reading such a field takes long, and passes ask again and again: what is small is kept.
@@ -241,26 +235,6 @@ class TypedTensor(ir.serde.TensorProtoTensor):
         self._dtype = ir.DataType(proto.data_type)
         self._shape = shape
         self._contents: npt.NDArray[Any] | None = None
-
-    @property
-    def dtype(self) -> ir.DataType:  # type: ignore[override]
-        """The element type."""
-        return self._dtype
-
-    @property
-    def shape(self) -> ir.Shape:  # type: ignore[override]
-        """The frozen shape."""
-        return self._shape
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return math.prod(self._shape._dims)  # type: ignore[arg-type]
-
-    @property
-    def nbytes(self) -> int:
-        """The number of bytes."""
-        return byte_size(self._dtype, self._shape._dims)  # type: ignore[arg-type]
 
     def numpy(self) -> npt.NDArray[Any]:
         """A read-only array."""

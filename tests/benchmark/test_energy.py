@@ -63,9 +63,9 @@ def test_a_counter_that_starts_over_is_counted_on(tmp_path: Path, counters: dict
 
 
 def test_why_there_are_none(tmp_path: Path) -> None:
-    assert opened(tmp_path / "nowhere") == (None, "this machine shows no counters of energy")
+    assert opened(tmp_path / "nowhere") == (None, "")
     (tmp_path / "intel-rapl").mkdir()
-    assert opened(tmp_path) == (None, "this machine shows no counters of energy")
+    assert opened(tmp_path) == (None, "")
     counter = zone(tmp_path, "intel-rapl:0", "package-0", 1)
     counter.write_text("no number")
     meter, why = opened(tmp_path)
@@ -123,7 +123,7 @@ def test_bench_shows_it_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "3.00 mJ" in table._repr_html_()
 
 
-@pytest.mark.parametrize("why", ["this machine shows no counters of energy", "package-0 stand still"])
+@pytest.mark.parametrize("why", ["", "package-0 stand still"])
 def test_bench_says_why_it_cannot(why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if why.endswith("still"):
         zone(tmp_path, "intel-rapl:0", "package-0", 5)
@@ -132,5 +132,6 @@ def test_bench_says_why_it_cannot(why: str, tmp_path: Path, monkeypatch: pytest.
     assert table.rows[0].energy_mj is None
     assert table.settings.energy == why
     html = table._repr_html_()
-    assert html.count(f"energy is not measured: {why}") == 1
+    assert html.count("energy is not measured") == bool(why)
+    assert why in html
     assert "<th>energy</th>" not in html

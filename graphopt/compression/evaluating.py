@@ -1,0 +1,98 @@
+"""Has variants built and judged where trials run, and measured here: what the search asks for, made into points."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+from graphopt.compression.choosing import Chooser
+from graphopt.compression.clock import Clock
+from graphopt.compression.context import Context
+from graphopt.compression.executors import Executor
+from graphopt.compression.points import Point, Variant
+from graphopt.compression.trial import Outcome, Trial
+from graphopt.compression.workspace import Workspace
+from graphopt.pruning.expense import COUNTED
+from graphopt.pruning.report import Size
+
+__all__ = ["Evaluator", "write_plan"]
+
+
+class Evaluator:
+    """Makes points of variants, all of a list at once.
+
+    Args:
+        context: What all trials share.
+        before: What the original costs.
+        chooser: Says what goes; ``None`` if nothing can.
+        clock: Tells latencies.
+        run: Where trials run.
+        progress: Called with what is done.
+        note: Called with what a user should know.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        before: Size,
+        *,
+        chooser: Chooser | None,
+        clock: Clock,
+        run: Executor,
+        progress: Callable[[str, float | None], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self._context = context
+        self._before = before
+        self._chooser = chooser
+        self._clock = clock
+        self._run = run
+        self._progress = progress
+        self._note = note
+        self._ends: set[float] = set()
+
+    def __call__(self, variants: Sequence[Variant]) -> list[Point]:
+        """One point for each variant."""
+        workspace = self._context.workspace
+        for one in {one.cut: one for one in variants if one.way > 0}.values():
+            assert self._chooser is not None
+            if write_plan(self._chooser, workspace, one):
+                self._ends.add(one.way)
+        trials = [Trial(str(workspace.folder), own) for own in _grouped(variants)]
+        self._progress(f"{len(variants)} variants, {variants[0].name} first", None)
+        outcomes = {one.variant: one for one in itertools.chain.from_iterable(self._run(trials))}
+        return [self._point(outcomes[one]) for one in variants]
+
+    def _point(self, outcome: Outcome) -> Point:
+        variant = outcome.variant
+        if outcome.broken:
+            self._note(f"{variant.name} could not be built: {outcome.complaint}")
+            left = dict.fromkeys((*COUNTED, "latency"), math.inf)
+        else:
+            left = {name: _share(getattr(outcome.size, name), getattr(self._before, name)) for name in COUNTED}
+            left["latency"] = self._clock.share(self._context.variant(variant))
+        found = (outcome.score, outcome.lost, outcome.drop, outcome.complaint)
+        return Point(variant, left, *found, variant.way in self._ends, outcome.grain)
+
+
+def write_plan(chooser: Chooser, workspace: Workspace, variant: Variant) -> bool:
+    """Leaves what goes in the folder of the run, for trials; says whether that is all that may go."""
+    plan, is_last = chooser.plan(variant)
+    name = f"plans/{variant.cut}.json"
+    if workspace.read(name) is None:
+        workspace.write_text(name, plan.to_json())
+    return is_last
+
+
+def _share(after: int, before: int) -> float:
+    """What is left; of nothing, all."""
+    return after / before if before else 1.0
+
+
+def _grouped(variants: Sequence[Variant]) -> list[tuple[Variant, ...]]:
+    """Those that differ in the precision only, together."""
+    found: dict[tuple[str, bool], dict[Variant, None]] = {}
+    for one in variants:
+        found.setdefault((one.cut, one.trained), {})[one] = None
+    return [tuple(own) for own in found.values()]
