@@ -119,10 +119,10 @@ def save(
     target = Path(path).resolve()
     if str(target) in model.meta.get("graphopt.external", {}):
         raise SaveError(f"cannot write {str(target)!r}: the weights of the model lie in that file")
-    if target.suffix == ".ort":
+    if target.suffix.lower() == ".ort":
         from graphopt.interop.ort_format import to_ort_format
 
-        contents = to_ort_format(model, level="basic" if target.name.endswith(".basic.ort") else "extended")
+        contents = to_ort_format(model, level="basic" if target.name.lower().endswith(".basic.ort") else "extended")
         with _explained(target):
             _save_alone(target, [contents], mode)
         return

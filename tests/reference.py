@@ -195,7 +195,7 @@ def _summary(member: griffe.Object) -> str:
 
 
 def _call(function: griffe.Function) -> str:
-    return f"{function.name}({', '.join(one for one in _parameters(function))})"
+    return f"{function.name}({', '.join(_parameters(function))})"
 
 
 def _parameters(function: griffe.Function, *, full: bool = False) -> list[str]:

@@ -11,7 +11,7 @@ import graphopt
 from graphopt import runtime
 from graphopt.cli.main import main
 from graphopt.errors import ExitCode, ModelError
-from graphopt.interop.ort_format import IDENTIFIER
+from graphopt.interop.ort_format import IDENTIFIER, required_operators
 
 MODEL = Path(__file__).parents[1] / "models" / "digits.onnx"
 
@@ -37,3 +37,16 @@ def test_an_ort_file_is_no_input(tmp_path: Path) -> None:
     graphopt.save(graphopt.load(MODEL), tmp_path / "model.ort")
     with pytest.raises(ModelError, match="own format, which cannot be rewritten"):
         graphopt.load(tmp_path / "model.ort")
+
+
+def test_capitals_name_the_format_too(tmp_path: Path) -> None:
+    graphopt.save(graphopt.load(MODEL), tmp_path / "MODEL.ORT")
+    assert (tmp_path / "MODEL.ORT").read_bytes()[4:8] == IDENTIFIER
+
+
+@pytest.mark.parametrize("left", [8, 3000])
+def test_what_is_cut_short_is_damaged_and_nothing_is_missing(left: int, tmp_path: Path) -> None:
+    path = tmp_path / "model.ort"
+    graphopt.save(graphopt.load(MODEL), path)
+    with pytest.raises(ModelError, match="cannot load the model"):
+        required_operators([path.read_bytes()[:left]])

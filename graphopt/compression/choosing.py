@@ -135,7 +135,7 @@ class Chooser:
         self._candidates: Sequence[Candidate] = ()
         if not self.graph.groups:
             return
-        self._wanted = dict(goal or {"latency": _HALF})
+        self._wanted = {name: min(limit, 1.0) for name, limit in (goal or {"latency": _HALF}).items()}
         wanted, counted = map(Goal.of, (self._wanted, {"macs": _HALF}))
         self._target = self._stack.enter_context(self._job.target(wanted, table.operators, settings.batch))
         self._counted = self._stack.enter_context(self._job.target(counted, None, settings.batch))

@@ -10,6 +10,7 @@ original's latency that a model takes, by a digest of its structure: weights do 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -19,15 +20,17 @@ from typing import Any, Final
 import onnx_ir as ir
 
 from graphopt import io
+from graphopt.compression.context import Context
 from graphopt.errors import ModelError, UsageError
 from graphopt.pruning.latency.measure import Stopwatch
 from graphopt.pruning.latency.table import LatencyTable
 from graphopt.pruning.plan import digest_of
 
-__all__ = ["Clock", "Table"]
+__all__ = ["Clock", "Table", "opened_table"]
 
 _SCHEMA: Final = "graphopt.compression/1"
 _SECONDS: Final = 1.0
+_FILE: Final = "latency.json"
 
 
 class Table:
@@ -106,6 +109,37 @@ def _positive(given: Any) -> float:
     if not 0 < number < float("inf"):
         raise ValueError(given)
     return number
+
+
+def opened_table(context: Context, file: Path | None) -> Table:
+    """The table of a run: what it has measured so far, else what a file holds; what is measured goes to both.
+
+    Args:
+        context: The run.
+        file: The file, if there is one.
+
+    Raises:
+        ModelError: ``file`` cannot be read, or is no such table.
+        UsageError: It is of something else.
+    """
+    settings, workspace = context.settings, context.workspace
+    kept = workspace.folder / _FILE
+
+    def save(text: str) -> None:
+        workspace.write_text(_FILE, text)
+        if file is not None:
+            io.write_text(file, text)
+
+    key = {"provider": settings.provider, "threads": settings.threads, "batch": settings.batch}
+    table = Table({"model": digest_of(context.model), **key}, save)
+    if kept.exists():
+        with contextlib.suppress(ModelError):  # a damaged one is measured again
+            table.read(kept)
+            return table
+    if file is not None and file.exists():
+        table.read(file)
+        workspace.write_text(_FILE, table.to_json())
+    return table
 
 
 class Clock:

@@ -199,7 +199,7 @@ class Context:
 
 @functools.lru_cache(maxsize=2)
 def _opened(folder: str) -> Context:
-    """From the files that :mod:`graphopt.compression.job` leaves."""
+    """From the files that :mod:`graphopt.compression.compressor` leaves."""
     said = json.loads((Path(folder) / "trial.json").read_text(encoding="utf-8"))
     settings = dict(said["settings"])
     settings["limits"] = Limits(**settings["limits"])

@@ -16,18 +16,17 @@ from graphopt import io
 from graphopt.compression import evidence, executors
 from graphopt.compression.checking import check_limits, check_training, identity
 from graphopt.compression.choosing import Chooser
-from graphopt.compression.clock import Clock, Table
+from graphopt.compression.clock import Clock, opened_table
 from graphopt.compression.context import Context
 from graphopt.compression.evaluating import Evaluator, write_plan
 from graphopt.compression.judging import AGREEMENT, FIDELITY
 from graphopt.compression.points import Point, Variant
 from graphopt.compression.report import CompressionReport, Stage
-from graphopt.compression.search import Choice, Search
+from graphopt.compression.search import HOPELESS, Choice, Search
 from graphopt.compression.sensitivity import Sensitivity, sensitivities
 from graphopt.compression.tuning import tuned
-from graphopt.errors import ModelError
 from graphopt.pruning.goal import Goal
-from graphopt.pruning.plan import Plan, digest_of
+from graphopt.pruning.plan import Plan
 from graphopt.pruning.report import Size
 
 __all__ = ["Job"]
@@ -129,7 +128,7 @@ class Job:
         settings = self._settings
         context = self._context
         with contextlib.ExitStack() as opened:
-            self._table = self._opened_table()
+            self._table = opened_table(context, self._table_file)
             clock = opened.enter_context(self._opened_clock())
             with self._stage("measure") as stage:
                 share = clock.share(context.optimized)
@@ -176,35 +175,10 @@ class Job:
         allowed = [] if limits.relative_drop is None else [limits.relative_drop]
         if limits.drop is not None:
             allowed.append(limits.drop / scale / max(abs(judge.base), 1e-9))
-        return min([0.5, *(_RECOVERED * one for one in allowed)])
+        return min([HOPELESS, *(_RECOVERED * one for one in allowed)])
 
     def _say(self, text: str) -> None:
         self._progress(text, None)
-
-    def _opened_table(self) -> Table:
-        settings, context = self._settings, self._context
-        key = {
-            "model": digest_of(context.model),
-            "provider": settings.provider,
-            "threads": settings.threads,
-            "batch": settings.batch,
-        }
-        kept = self._workspace.folder / "latency.json"
-
-        def save(text: str) -> None:
-            self._workspace.write_text("latency.json", text)
-            if self._table_file is not None:
-                io.write_text(self._table_file, text)
-
-        table = Table(key, save)
-        if kept.exists():
-            with contextlib.suppress(ModelError):  # a damaged one is measured again
-                table.read(kept)
-                return table
-        if self._table_file is not None and self._table_file.exists():
-            table.read(self._table_file)
-            self._workspace.write_text("latency.json", table.to_json())
-        return table
 
     def _opened_clock(self) -> Clock:
         settings, drawn = self._settings, self._context.drawn
@@ -246,7 +220,7 @@ class Job:
             return {}
         before = dataclasses.asdict(self.before) | {"latency": self._table.milliseconds}
         limits = Goal.of(self._settings.goal).limits
-        return {name: min(limit.share(before[name]), 1.0) for name, limit in limits.items()}
+        return {name: limit.share(before[name]) for name, limit in limits.items()}
 
     def _measure_sensitivity(self) -> None:
         if "sensitivity" in self._settings.skip or self._chooser is None:

@@ -3,6 +3,7 @@
 A *variant* is how far a model is compressed, and how; whoever searches gives variants to be built, measured and judged,
 and gets *points* back. How units are shared out over groups of channels for so much of the way is decided before, by
 :mod:`graphopt.compression.choosing`; here only few numbers are left to be found, each at the cost of a measurement.
+Single steps then give single groups other sizes, as long as what is measured gets better.
 
 Ways are logarithmic: 0 removes nothing, 1 is predicted to meet the goal, 2 to leave the square of the share that the
 goal leaves. What is measured instead of what was predicted is a point's :meth:`Point.way`.
@@ -17,7 +18,7 @@ from typing import Final, TypeAlias
 
 from graphopt.compression.points import Point, Step, Variant
 
-__all__ = ["Choice", "Search"]
+__all__ = ["HOPELESS", "Choice", "Search"]
 
 Look: TypeAlias = Callable[[Variant], Sequence[Step]]
 """Single steps that lead on from a variant."""
@@ -35,7 +36,7 @@ _TRAINED: Final = 2  # variants that meet the goal and are trained
 _SLOPES: Final = (0.3, 3.0)  # ways predicted for a way measured: what lies beyond is noise
 _FARTHEST: Final = 6  # halvings of the latency, where there is no goal
 _BISECTIONS: Final = 2
-_HOPELESS: Final = 0.5  # of the score gone before training: nothing to begin with, whatever is allowed
+HOPELESS: Final = 0.5  # of the score gone before training: nothing to begin with, whatever is allowed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Search:
         prune: bool = True,
         train: bool = True,
         look: Look | None = None,
-        hopeless: float = _HOPELESS,
+        hopeless: float = HOPELESS,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._build = evaluate

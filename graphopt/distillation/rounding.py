@@ -20,7 +20,7 @@ from graphopt.analysis import constants
 from graphopt.errors import UsageError
 from graphopt.pipeline.spec import close_match, parse
 
-__all__ = ["OPTIONS", "Rounded", "is_quantized", "rounded", "settings"]
+__all__ = ["Rounded", "is_quantized", "rounded", "settings"]
 
 Array = npt.NDArray[Any]
 
@@ -32,7 +32,7 @@ def _switch(text: str) -> bool:
     return {"yes": True, "true": True, "no": False, "false": False}[text.lower()]
 
 
-OPTIONS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+_OPTIONS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "per_channel": ("yes or no", _switch),
     "reduce_range": ("yes or no", _switch),
     "method": ("the name of one", str),
@@ -73,10 +73,10 @@ def settings(spec: str) -> dict[str, Any]:
     found: dict[str, Any] = {"scheme": scheme}
     for key, text in given.items():
         name = key.replace("_", "-")
-        if key not in OPTIONS:
-            known = [one.replace("_", "-") for one in OPTIONS]
+        if key not in _OPTIONS:
+            known = [one.replace("_", "-") for one in _OPTIONS]
             raise UsageError(f"the quantization of a student has no option '{name}'", hint=close_match(name, known))
-        words, read = OPTIONS[key]
+        words, read = _OPTIONS[key]
         try:
             found[key] = read(text)
         except KeyError:

@@ -47,8 +47,9 @@ _PADS: Final = (
     constant(1, "padding"),
     constant_if_given(2, "padding"),
 )
+_LIMITS: Final = tuple(constant_if_given(index, "limits") for index in (1, 2, 3, 4))
+_SPLIT: Final = (constant_if_given(1, "split"),)
 _POOLS: Final = dict.fromkeys(("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"), (PLANES,))
-
 
 NNAPI: Final[Mapping[str, tuple[Demand, ...]]] = {
     **_POOLS,
@@ -73,7 +74,7 @@ NNAPI: Final[Mapping[str, tuple[Demand, ...]]] = {
     "QLinearConv": (PLANES, constant(3, "weight"), constant_if_given(8, "bias")),
     "QuantizeLinear": _SCALES,
     "Resize": (PLANES,),
-    "Split": (constant_if_given(1, "split"),),
+    "Split": _SPLIT,
     "Squeeze": (constant_if_given(1, "axes"),),
     "Unsqueeze": (constant_if_given(1, "axes"),),
 }
@@ -82,8 +83,8 @@ COREML_PROGRAM: Final[Mapping[str, tuple[Demand, ...]]] = {
     "Conv": (_LINES, BIAS),
     "ConvTranspose": (constant(1, "weight"), BIAS),
     "Gemm": (constant(1, "weight"),),
-    "Slice": tuple(constant_if_given(index, "limits") for index in (1, 2, 3, 4)),
-    "Split": (constant_if_given(1, "split"),),
+    "Slice": _LIMITS,
+    "Split": _SPLIT,
 }
 COREML_NETWORK: Final[Mapping[str, tuple[Demand, ...]]] = {
     **_POOLS,
@@ -98,8 +99,8 @@ COREML_NETWORK: Final[Mapping[str, tuple[Demand, ...]]] = {
         PLANES,
         is_set("coordinate_transformation_mode", "asymmetric", "half_pixel", "it places its samples otherwise"),
     ),
-    "Slice": tuple(constant_if_given(index, "limits") for index in (1, 2, 3, 4)),
-    "Split": (constant_if_given(1, "split"),),
+    "Slice": _LIMITS,
+    "Split": _SPLIT,
 }
 
 

@@ -20,7 +20,6 @@ _FLOAT: Final = (
     "is left, its float original may not be."
 )
 _CONTRIB: Final = "Operators of com.microsoft are for processors: make the model with --target portable."
-
 _OUTSIDE: Final = (
     "Layers with weights in a file beside the model are left: graphopt optimize IN OUT --no-external-data."
 )

@@ -43,12 +43,13 @@ def refusals(model: ir.Model, graph: Graph, provider: Provider) -> dict[ir.Node,
 
 
 def _unmet(sight: Sight, provider: Provider, rows: Mapping[str, Row], taken: Collection[ir.Node]) -> Demand | None:
-    row = rows.get(sight.operator)
     if sight.nested and not provider.bodies:
         return _NO_BODY
+    row = rows.get(sight.operator)
+    if row is None and sight.operator in provider.fused:
+        return None if _is_fused(sight, provider.fused_into, taken) else _NOT_FUSED
     if row is None:
-        follows = sight.operator in provider.fused[0]
-        return (None if _is_fused(sight, provider.fused[1], taken) else _NOT_FUSED) if follows else _NO_OPERATOR
+        return _NO_OPERATOR
     if row.versions is not None and sight.version not in row.versions:
         return _version(sight, row.versions)
     return next((one for one in (*provider.demands, *row.demands) if not one.met(sight)), None)

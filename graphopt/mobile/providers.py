@@ -24,7 +24,8 @@ class Provider:
         demands: What it asks of every node, after the operator.
         bodies: Whether it looks into branches and loop bodies.
         quantized: Whether it takes a node together with what dequantizes and quantizes for it.
-        fused: Operators that become part of the node before them, and those nodes.
+        fused: Operators that become part of the node before them.
+        fused_into: Operators of those nodes.
         parts: Whether it runs connected nodes as one, so that each further part costs a way there and back.
     """
 
@@ -34,7 +35,8 @@ class Provider:
     demands: tuple[Demand, ...] = ()
     bodies: bool = False
     quantized: bool = False
-    fused: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    fused: tuple[str, ...] = ()
+    fused_into: tuple[str, ...] = ()
     parts: bool = True
 
 
@@ -51,7 +53,8 @@ PROVIDERS: Final = (
         lambda: xnnpack.OPERATORS,
         bodies=True,
         quantized=True,
-        fused=(xnnpack.FUSED, xnnpack.FUSED_INTO),
+        fused=xnnpack.FUSED,
+        fused_into=xnnpack.FUSED_INTO,
         parts=False,
     ),
     Provider(

@@ -71,13 +71,14 @@ class Sight:
 
     def dims(self, index: int = 0) -> tuple[int | None, ...] | None:
         """The shape of an input, ``None`` for a dim of no fixed extent; ``None`` if there is no such input or shape."""
-        value = self.operand(index)
-        shape = None if value is None else self.graph.shapes.of(value)
-        return None if shape is None else tuple(dim if isinstance(dim, int) else None for dim in shape)
+        return self._extents(self.operand(index))
 
     def out_dims(self) -> tuple[int | None, ...] | None:
         """The shape of the first output, likewise."""
-        shape = self.graph.shapes.of(self.node.outputs[0])
+        return self._extents(self.node.outputs[0])
+
+    def _extents(self, value: ir.Value | None) -> tuple[int | None, ...] | None:
+        shape = None if value is None else self.graph.shapes.of(value)
         return None if shape is None else tuple(dim if isinstance(dim, int) else None for dim in shape)
 
     def dtype(self, index: int = 0) -> ir.DataType | None:

@@ -50,7 +50,7 @@ def _softmax_axis(sight: Sight) -> bool:
 def _softmax_extents(sight: Sight) -> bool:
     dims = sight.dims()
     first = -1 if sight.version >= 13 else sight.attribute("axis", 1)
-    return bool(dims) and dims is not None and None not in dims[first:]
+    return bool(dims and None not in dims[first:])
 
 
 def _resize_sizes(sight: Sight) -> bool:
@@ -83,7 +83,7 @@ def _softmax_scale(sight: Sight) -> bool:
 
 def _gemm_bias(sight: Sight) -> bool:
     bias, weights = sight.dims(2), sight.dims(1)
-    return not sight.has(2) or (bool(bias) and bool(weights) and bias is not None and bias[0] in (weights or ()))
+    return not sight.has(2) or bool(bias and weights and bias[0] in weights)
 
 
 _CHANNELS_AND_PLANE = fixed_axes(1, 2, 3)

@@ -105,7 +105,7 @@ def _limit(name: str, given: Any) -> Limit:
         raise UsageError(f"a goal cannot limit '{name}'", hint=spec.close_match(name, MEASURES))
     unit = MEASURES[name]
     match = _NUMBER.fullmatch(str(given).strip().lower())
-    factor = None if match is None else _UNITS[unit].get(match[2], 1.0 if not match[2] else None)
+    factor = _UNITS[unit].get(match[2]) if match is not None and match[2] else 1.0
     number = 0.0 if match is None or factor is None else float(f"{float(match[1]) * factor:.{_DIGITS}g}")
     if match is None or not 0 < number < float("inf"):
         raise UsageError(

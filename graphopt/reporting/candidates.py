@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Final, TypeAlias
@@ -61,15 +62,15 @@ def chart(report: Report) -> Chart | None:
 
 
 def latency_goal(report: Report) -> float | None:
-    """The latency that was to be reached, as a share of the original's, if the goal says one."""
+    """The latency that was to be reached, as a share of the original's, if the goal says one and that is no more."""
     found = re.search(r"latency\s*<?=\s*([\d.]+)\s*(ms|us|s)?(?=$|[\s,])", report.get("goal") or "")
     value = _number(found.group(1)) if found else None
     if found is None or value is None:
         return None
-    if found.group(2) is None:
-        return value if value <= 1 else None
-    before = finite((report.get("before") or {}).get("latency_ms"))
-    return value * {"ms": 1.0, "us": 1e-3, "s": 1e3}[found.group(2)] / before if before else None
+    if found.group(2) is not None:
+        before = finite((report.get("before") or {}).get("latency_ms"))
+        value = value * {"ms": 1.0, "us": 1e-3, "s": 1e3}[found.group(2)] / before if before else math.inf
+    return value if value <= 1 else None
 
 
 def allowed_drop(report: Report) -> float | None:

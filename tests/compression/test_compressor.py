@@ -124,10 +124,20 @@ def test_a_goal_in_milliseconds_is_one_of_what_was_measured(digits: Path, table:
     _, report = compress(digits, goal="latency=0.9ms", **options)
     assert report.is_met
     assert report.milliseconds == 0.4
-    assert report.limits == {"latency": 1.0}
+    assert report.limits == {"latency": 2.25}
     assert report.to_dict()["goal"] == report.settings.goal == "latency=0.9ms"
     with pytest.raises(Infeasible):
         compress(digits, goal="latency=0.2ms", **options)
+
+
+def test_a_goal_beyond_the_original_is_met_by_what_is_slower_too(digits: Path, table: Path, tmp_path: Path) -> None:
+    """And nothing is removed for it: of all channels, none has to go."""
+    measured = tmp_path / "table.json"
+    kept = json.loads(table.read_text())
+    measured.write_text(json.dumps(kept | {"milliseconds": 0.4, "models": dict.fromkeys(kept["models"], 1.5)}))
+    _, report = compress(digits, goal="latency=1s,memory=1GB", latency_table=measured)
+    assert report.is_met
+    assert [one.variant.way for one in report.choice.points] == [0]
 
 
 @pytest.mark.parametrize(("precision", "share"), [("int8-weights", 0.95), ("float16", 0.55)])

@@ -200,21 +200,16 @@ class Groups:
 
     harms = (0.001, 0.02, 0.1)
 
-    def __init__(self, grain: float = 0.0) -> None:
-        self.grain = grain
-        self.built: list[Variant] = []
-
     def kept(self, variant: Variant) -> list[int]:
         uniform = max(1, round(4 * 0.5**variant.way))
         return [dict(variant.sizes).get(group, uniform) for group in range(3)]
 
     def __call__(self, variants: Sequence[Variant]) -> list[Point]:
-        self.built += variants
         found = []
         for one in variants:
             kept = self.kept(one)
             lost = sum(harm * (4 - left) for harm, left in zip(self.harms, kept, strict=True))
-            found.append(Point(one, {"latency": sum(kept) / 12}, 1 - lost, lost, grain=self.grain))
+            found.append(Point(one, {"latency": sum(kept) / 12}, 1 - lost, lost))
         return found
 
     def look(self, variant: Variant) -> list[Step]:

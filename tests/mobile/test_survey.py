@@ -331,6 +331,26 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
         accelerators.operators("no_such_ops.md", {}, accelerators.FLOAT32)
 
 
+def test_names_in_advice_are_words_of_a_shell_and_move_no_cursor() -> None:
+    name = "x\x1b[31m; y"
+    model = conv("float[N,3,8,8] x")
+    model.graph.inputs[0].name = name
+    found = survey(model)
+    (fix,) = (hint for hint in found.providers[1].advice if "make_dynamic_shape_fixed" in hint)
+    assert f"--input_name '{name}' --input_shape 1,3,8,8" in fix
+    shown = io.StringIO()
+    Console(width=120, file=shown).print(found)
+    assert "\x1b" not in shown.getvalue()
+    assert "1 node in 1 part" in shown.getvalue()
+
+
+def test_what_onnxruntime_refuses_is_told_without_temporary_files() -> None:
+    text = '<ir_version: 9, opset_import: ["" : 17, "o" : 1]> g (float[1] x) => (float[1] y) { y = o.Zap(x) }'
+    with pytest.raises(ModelError, match="o:Zap") as told:
+        survey(parse(text))
+    assert "model.onnx" not in told.value.message
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_model_can_be_surveyed(path: Path) -> None:

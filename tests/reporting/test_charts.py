@@ -52,6 +52,7 @@ def test_ticks_are_told_apart() -> None:
         ("latency=3ms", 0.3),
         ("latency=2000us,macs=0.5", 0.2),
         ("latency=5", None),
+        ("latency=1000s", None),
         ("macs=0.5", None),
         ("latency=0.5.5", None),
         ("latency=0.5x", None),

@@ -1,4 +1,4 @@
-"""``graphopt.compress`` as a new user would call it, on seven kinds of models, one of them twice; as Markdown.
+"""``graphopt.compress`` as a new user would call it, on seven kinds of models; as Markdown.
 
 ``python tests/bench/compression/cases.py [--cases ...] [--seed 0]``. Trained networks are those of the pruning bench
 and of the classic case of distillation; the keyword network is trained here, on tones that are made up, since no sounds
@@ -162,9 +162,6 @@ def _paddle(seed: int) -> tuple[Path, dict[str, Array], None]:
 
 CASES: Final[Mapping[str, Case]] = {
     "MNIST VGG-16, quarter width": Case(_vgg, {"max_drop": 0.5, "train_batch": 128, "learning_rate": 2e-3}),
-    "MNIST VGG-16, quarter width, 64 at once": Case(
-        _vgg, {"max_drop": 0.5, "train_batch": 128, "learning_rate": 2e-3, "batch": 64}
-    ),
     "digits ResNet-8": Case(
         _of_pruning("digits"),
         {"goal": "latency=0.6", "max_drop": 1, "augment": "shift:pixels=1", "learning_rate": 2e-3},
