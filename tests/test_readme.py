@@ -74,7 +74,9 @@ def test_command_line(line: str, workplace: Path) -> None:
     expected = (ExitCode.OK, ExitCode.INFEASIBLE, ExitCode.HARMFUL) if words[0] == "compress" else (ExitCode.OK,)
     assert main([*words, "-q"]) in expected
     written = [
-        word for word in words if word in ("smaller.onnx", "group.svg", "student.onnx", "small.onnx", "tuned.onnx")
+        word
+        for word in words
+        if word in ("smaller.onnx", "group.svg", "student.onnx", "small.onnx", "tuned.onnx", "int8.onnx")
     ]
     assert written or words[0] == "inspect"
     assert all((workplace / name).is_file() for name in written)
