@@ -61,7 +61,7 @@ def compress(biased: Path, **options: Any) -> Any:
         evaluation=biased / "test.npz",
         goal="macs=0.5",
         max_drop=8,
-        skip=["distill", "quantize", "sensitivity"],
+        skip=["distill", "quantize", "sensitivity", "refine"],
         threads=1,
         with_report=True,
         **options,
