@@ -107,7 +107,8 @@ def _limit(name: str, given: Any) -> Limit:
     match = _NUMBER.fullmatch(str(given).strip().lower())
     factor = _UNITS[unit].get(match[2]) if match is not None and match[2] else 1.0
     number = 0.0 if match is None or factor is None else float(f"{float(match[1]) * factor:.{_DIGITS}g}")
-    if match is None or not 0 < number < float("inf"):
+    is_less_than_one = match is not None and bool(match[2]) and not unit and number <= 1  # of what is counted
+    if match is None or not 0 < number < float("inf") or is_less_than_one:
         raise UsageError(
             f"{name}={given} is no limit",
             hint=f"Give a share of the original, as {name}=0.5, or a number, as {name}={_EXAMPLES[name]}.",

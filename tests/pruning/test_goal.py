@@ -59,6 +59,11 @@ def test_every_goal_reads_back_as_itself(name: str, number: float, unit: str) ->
     assert goal.limits[name].is_share == (not unit and float(f"{number:.12g}") <= 1)
 
 
+def test_half_of_an_operation_is_no_share() -> None:
+    with pytest.raises(UsageError, match="is no limit"):
+        Goal.of("macs=0.0005K")
+
+
 def test_what_a_limit_is_of_an_original() -> None:
     share, number = Limit(0.25), Limit(0.5, "ms")
     assert (share.share(8), share.amount(8)) == (0.25, 2.0)
