@@ -30,6 +30,7 @@ __all__ = ["Clock", "Table", "opened_table"]
 
 _SCHEMA: Final = "graphopt.compression/1"
 _SECONDS: Final = 1.0
+_SHARED: Final = 2  # times as long where threads wait for each other, and for whatever else runs
 _FILE: Final = "latency.json"
 
 
@@ -160,7 +161,12 @@ class Clock:
         self, original: Path, feeds: Mapping[str, Any], table: Table, *, provider: str, threads: int | None, seed: int
     ) -> None:
         self._make: Callable[[], Stopwatch] = lambda: Stopwatch(
-            original, feeds, provider=provider, threads=threads, seconds=_SECONDS, seed=seed
+            original,
+            feeds,
+            provider=provider,
+            threads=threads,
+            seconds=_SECONDS * (1 if threads == 1 else _SHARED),
+            seed=seed,
         )
         self._watch: Stopwatch | None = None
         self._table = table
