@@ -22,8 +22,8 @@ help: ## Show this list
 demo: $(BASE) ## Compress a model of handwritten digits, prove the result, time it, show it as a page
 	@mkdir -p build
 	@$(call shown,graphopt compress models/digits.onnx --data digits:split=train --eval digits:split=test \
-		--goal latency=0.5 --max-drop 1 --skip distill --report build/report.html -o build/small.onnx)
-	@$(call shown,graphopt bench models/digits.onnx build/small.onnx)
+		--goal latency=0.5 --max-drop 1 --skip distill --threads 1 --report build/report.html -o build/small.onnx)
+	@$(call shown,graphopt bench models/digits.onnx build/small.onnx --threads 1)
 
 test: $(DEV) ## Run the default test suite
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
