@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from graphopt.analysis.shapes import Shapes
 
-__all__ = ["Costs", "Meter", "NodeCost", "bind", "costs"]
+__all__ = ["Costs", "Meter", "NodeCost", "bind", "costs", "metered"]
 
 InputShapes = Mapping[str, Sequence[int]]
 
@@ -102,6 +102,19 @@ class Costs:
         return sum((cost.read_bytes + cost.write_bytes) * cost.times for cost in self.nodes)
 
 
+def metered(
+    model: ir.Model, shapes: Shapes | None = None, input_shapes: InputShapes | None = None
+) -> tuple[ir.Model, Meter]:
+    """The model without calls of its own functions, and what measures its nodes; arguments as for :func:`costs`."""
+    if model.functions:
+        model, shapes = inlined(model), None
+    if shapes is None:
+        from graphopt.analysis.shapes import Shapes
+
+        shapes = Shapes(model, believe_declared=True)
+    return model, Meter(model, shapes, input_shapes or {})
+
+
 def costs(model: ir.Model, shapes: Shapes | None = None, *, input_shapes: InputShapes | None = None) -> Costs:
     """Cost every node of ``model``; calls of model-local functions are counted as if inlined.
 
@@ -115,13 +128,7 @@ def costs(model: ir.Model, shapes: Shapes | None = None, *, input_shapes: InputS
         ModelError: A function calls itself, or is called with too many operands.
         LimitReached: Inlined, the model is too large.
     """
-    if model.functions:
-        model, shapes = inlined(model), None
-    if shapes is None:
-        from graphopt.analysis.shapes import Shapes
-
-        shapes = Shapes(model, believe_declared=True)
-    meter = Meter(model, shapes, input_shapes or {})
+    model, meter = metered(model, shapes, input_shapes)
     nodes = tuple(meter.graph(model.graph, ()))
     uncounted = collections.Counter(
         _operator(cost.node) for cost in nodes if cost.times and cost.macs is None and not _holds_graph(cost.node)

@@ -30,8 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphopt import walk
-from graphopt.analysis.cost import InputShapes, Meter
-from graphopt.analysis.inlining import inlined
+from graphopt.analysis.cost import InputShapes, Meter, metered
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -126,13 +125,7 @@ def peak_bytes(model: ir.Model, shapes: Shapes | None = None, *, input_shapes: I
         ModelError: A function calls itself, or is called with too many operands.
         LimitReached: Inlined, the model is too large.
     """
-    if model.functions:
-        model, shapes = inlined(model), None
-    if shapes is None:
-        from graphopt.analysis.shapes import Shapes
-
-        shapes = Shapes(model, believe_declared=True)
-    meter = Meter(model, shapes, input_shapes or {})
+    model, meter = metered(model, shapes, input_shapes)
     found = schedule(model, meter)
     return int(found.over_time([meter.bytes_of(one.value) for one in found.buffers]).max())
 

@@ -63,5 +63,5 @@ def _is_normalized(node: ir.Node) -> bool:
     (result,) = node.outputs
     if result.is_graph_output():
         return False
-    readers = {(use.node.op_type, use.idx) for use in result.uses()}
-    return readers in ({("LayerNormalization", 0)}, {("ReduceMean", 0), ("Sub", 0)})
+    readers = sorted((use.node.op_type, use.idx) for use in result.uses())
+    return readers in ([("LayerNormalization", 0)], [("ReduceMean", 0), ("Sub", 0)])

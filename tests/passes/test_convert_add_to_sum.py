@@ -85,6 +85,8 @@ def test_a_sum_that_is_read_elsewhere_or_put_out() -> None:
     body = f"s = Add(x, y) {NORM}"
     unchanged(NAME, model(body, outputs=", float[B,5,8] s"), CPU)
     unchanged(NAME, model(f"{body} n = Neg(s)", outputs=", float[B,5,8] n"), CPU)
+    again = "n = LayerNormalization<axis=-1, epsilon=0.001>(s, b, w)"
+    unchanged(NAME, model(f"{body} {again}", outputs=", float[B,5,8] n"), CPU)
 
 
 def test_a_branch_reads_the_sum() -> None:
