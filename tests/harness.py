@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from graphopt.pipeline import registry, runner
 from graphopt.pipeline.base import Context, Safety, Target
 from graphopt.verify import structure
 
-__all__ = ["apply", "feeds", "fires", "lines", "misses", "parse", "run", "unchanged"]
+__all__ = ["apply", "calls", "feeds", "fires", "lines", "misses", "parse", "run", "unchanged"]
 
 Array = npt.NDArray[Any]
 _TOLERANCE = {"float16": 4e-3, "float32": 2e-5, "float64": 1e-12, "bfloat16": 4e-2}
@@ -61,6 +62,26 @@ def _line(node: ir.Node) -> str:
     attributes = f"<{', '.join(plain)}>" if plain else ""
     inputs = ", ".join(value.name or "" if value is not None else "" for value in node.inputs)
     return f"{', '.join(output.name or '' for output in node.outputs)} = {name}{attributes}({inputs})"
+
+
+def calls(function: Callable[[], object]) -> int:
+    """How many calls, of Python's functions and of built-in ones, ``function`` makes in this thread.
+
+    What a test of linear growth compares: unlike a time, it is the same on a busy machine.
+    """
+    count = 0
+
+    def profile(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return count
 
 
 def feeds(model: ir.Model, seed: int = 0, sizes: Mapping[str, int] | None = None) -> dict[str, Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -178,7 +177,6 @@ def test_division_and_broadcasting_by_forms(
 
 
 def test_size_and_depth_stay_bounded() -> None:
-    start = time.perf_counter()
     total: Dim = 0
     nested: Dim = H
     power: Dim = B + S + H + 1
@@ -192,7 +190,6 @@ def test_size_and_depth_stay_bounded() -> None:
     assert max(len(dim.terms) for dim in (total, nested, power)) <= 32
     assert len(str(nested)) < 10_000
     assert lower_bound(total) == 0
-    assert time.perf_counter() - start < 10  # seconds; quadratic growth would take far longer
 
 
 def test_evaluation_needs_every_symbol() -> None:

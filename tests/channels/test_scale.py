@@ -6,12 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bench.llama import llama
+from harness import calls
 
 from graphopt import channels
 
@@ -85,17 +85,11 @@ def test_a_billion_parameters(tmp_path: Path, record_property: Callable[[str, ob
     assert target.with_name("pruned.onnx.data").stat().st_size < 0.3 * 4.4e9
 
 
-def test_time_is_linear_in_the_layers(tmp_path: Path) -> None:
-    """Ten times the layers; processor time, and the least of three each, since other processes may be busy."""
-    seconds = {}
-    for layers in (20, 200):
+def test_work_is_linear_in_the_layers(tmp_path: Path) -> None:
+    def work(layers: int) -> int:
         path = tmp_path / f"{layers}.onnx"
         llama(path, layers, hidden=256, heads=4, kv_heads=2, inner=512, vocabulary=100)
         model = channels.analyze(path).model
-        times = []
-        for _ in range(3):
-            began = time.process_time()
-            channels.analyze(model)
-            times.append(time.process_time() - began)
-        seconds[layers] = min(times)
-    assert seconds[200] <= 12 * seconds[20]
+        return calls(lambda: channels.analyze(model))
+
+    assert work(200) <= 12 * work(20)
