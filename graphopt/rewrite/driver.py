@@ -195,8 +195,8 @@ class Driver:
                     new.shape = old.shape
                 if shapes is not None:
                     shapes.assume(new, like=old, infer=new.producer() in new_nodes)
-                    if shapes.gains(new, old):
-                        shapes.forget_after([old], self._context.holders)
+            if shapes is not None and shapes.gains(new, old):
+                shapes.forget_after([old], self._context.holders)
             readers += edit.redirect(old, new)
         return self._downstream(readers)
 

@@ -7,6 +7,8 @@ import onnx_ir as ir
 import pytest
 from harness import apply, fires, lines, misses, parse, run, unchanged
 
+import graphopt
+
 NAME = "eliminate-sequences"
 UNKNOWN = ["the elements of the sequence are not known"]
 NUMBERS = {"zero": 0, "one": 1, "two": 2, "three": 3, "last": -1, "before": -2}
@@ -151,3 +153,19 @@ def test_branches_may_give_other_sequences() -> None:
         y = Relu (e)
     }"""
     unchanged(NAME, parse(text, one()))
+
+
+def test_what_the_rank_of_an_input_decides_is_decided_in_the_same_run() -> None:
+    """The sequence hides the rank of ``x``, which is known as soon as ``x`` itself is read."""
+    before = parse(
+        """agraph (float[N,S,8] x) => (float[A,B,C] y) {
+            s = SequenceConstruct (x, x) first = Constant <value_int = 0> () a = SequenceAt (s, first)
+            r = Relu (a) sizes = Shape (r) rank = Size (sizes) three = Constant <value_int = 3> ()
+            c = Equal (rank, three)
+            y = If (c) <
+                then_branch = then () => (float[A,B,C] t) { t = Exp (r) },
+                else_branch = else () => (float[A,B,C] e) { e = Neg (r) }
+            > }"""
+    )
+    before.graph.outputs[0].shape = None
+    assert lines(graphopt.optimize(before, validate=False)) == ["r = Relu(x)", "y = Exp(r)"]
