@@ -33,16 +33,17 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ENOUGH_ROOM = "Free some room on the disk, or save somewhere else."
 
 
-def load(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> ir.Model:
-    """Read a model from a path, from the bytes of a file, or from a protobuf message (which stays untouched).
+def load(source: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model) -> ir.Model:
+    """Read a model from a path, from the bytes of a file, or from another model, which stays untouched.
 
     A model read from a path has that path, made absolute, in ``model.meta["graphopt.path"]``; one with external data
     has its data files and their sizes in ``model.meta["graphopt.external"]``.
 
     Args:
-        source: The path, the bytes or the message.
+        source: The path, the bytes, or an ``onnx.ModelProto``, a graphsurgeon ``Graph`` or an ``onnx_ir.Model``.
 
     Raises:
+        UsageError: It is none of these.
         ModelError: There is no such file, it is no ONNX model, its external data are missing or lead outside of its
             folder, or the graph is invalid (an undefined name, a name defined twice, a cycle).
     """
@@ -51,7 +52,9 @@ def load(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> ir.Model:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return proto.from_bytes(source)
     if not isinstance(source, (str, os.PathLike)):
-        return proto.from_proto(source)
+        from graphopt.interop.kinds import Source
+
+        return Source.of(source).read()
     path = Path(source).absolute()
     for _ in range(_PATIENCE):
         before = _identity(path)
@@ -88,7 +91,7 @@ def _load(path: Path) -> ir.Model:
 
 
 def save(
-    model: ir.Model,
+    model: ir.Model | onnx.ModelProto,
     path: str | os.PathLike[str],
     *,
     external_data: bool | None = None,
@@ -103,28 +106,28 @@ def save(
     :mod:`graphopt.interop.ort_format`.
 
     Args:
-        model: The model; not changed.
+        model: An ``onnx_ir.Model``, an ``onnx.ModelProto`` or a graphsurgeon ``Graph``; not changed.
         path: Where to. A symbolic link is followed.
         external_data: Whether to keep weights in a file of their own. By default only what passes protobuf's limit
             of 2 GB, or came from external data.
         size_threshold: The fewest bytes of an initializer that goes to the data file.
 
     Raises:
+        UsageError: It is no model.
         SaveError: The file cannot be written. What was there before is untouched, and nothing new is left behind.
-        ModelError: The model cannot be expressed in ONNX.
+        ModelError: The model cannot be expressed in ONNX, or not in ONNX Runtime's format.
     """
     from graphopt import proto
+    from graphopt.interop.kinds import as_model
 
+    model = as_model(model)
     mode = check_target(Path(path))
     target = Path(path).resolve()
     if str(target) in model.meta.get("graphopt.external", {}):
         raise SaveError(f"cannot write {str(target)!r}: the weights of the model lie in that file")
     if target.suffix.lower() == ".ort":
-        from graphopt.interop.ort_format import to_ort_format
-
-        contents = to_ort_format(model, level="basic" if target.name.lower().endswith(".basic.ort") else "extended")
         with _explained(target):
-            _save_alone(target, [contents], mode)
+            _save_alone(target, [_in_ort_format(model, target)], mode)
         return
     with _explained(target):
         wanted = external_data if external_data is not None else bool(model.meta.get("graphopt.external"))
@@ -140,6 +143,15 @@ def save(
             _save_with_data(model, target, tensors, mode)
         else:
             _save_alone(target, buffers or proto.to_buffers(model), mode)
+
+
+def _in_ort_format(model: ir.Model, target: Path) -> bytes:
+    from graphopt.interop.ort_format import to_ort_format
+
+    try:
+        return to_ort_format(model, level="basic" if target.name.lower().endswith(".basic.ort") else "extended")
+    except (ModelError, SaveError) as error:
+        raise type(error)(f"cannot write {str(target)!r}: {error.message}", hint=error.hint) from error.__cause__
 
 
 def _read(path: Path) -> Buffer:

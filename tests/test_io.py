@@ -19,7 +19,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from graphopt import atomic, io
-from graphopt.errors import ModelError, SaveError
+from graphopt.errors import ModelError, SaveError, UsageError
 from graphopt.proto.tensors import BufferTensor
 
 ROOT = Path(__file__).parents[1]
@@ -335,6 +335,43 @@ def test_failed_saves_leave_everything_as_it_was(
         io.save(model, path, external_data=external)
     monkeypatch.undo()
     assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
+
+
+def test_models_of_other_kinds_are_saved_too(tmp_path: Path) -> None:
+    path = example(tmp_path / "in.onnx")
+    message = onnx.load(path)
+    untouched = message.SerializeToString()
+    io.save(message, tmp_path / "out.onnx", external_data=True)
+    assert message.SerializeToString() == untouched
+    np.testing.assert_array_equal(weights_of(io.load(tmp_path / "out.onnx")), WEIGHTS)
+    graphsurgeon = pytest.importorskip("onnx_graphsurgeon")
+    graph = graphsurgeon.import_onnx(message)
+    io.save(graph, tmp_path / "surgeon.onnx")
+    np.testing.assert_array_equal(weights_of(io.load(graph)), WEIGHTS)
+    np.testing.assert_array_equal(weights_of(io.load(tmp_path / "surgeon.onnx")), WEIGHTS)
+
+
+def test_a_loaded_model_is_another_one(tmp_path: Path) -> None:
+    model = io.load(example(tmp_path / "in.onnx"))
+    copy = io.load(model)
+    assert copy.meta["graphopt.path"] == model.meta["graphopt.path"]
+    copy.graph.initializers.clear()
+    np.testing.assert_array_equal(weights_of(model), WEIGHTS)
+    given: Any = 5
+    with pytest.raises(UsageError, match="int is no model"):
+        io.load(given)
+
+
+def test_what_is_no_model_is_not_saved(tmp_path: Path) -> None:
+    given: Any
+    for given, words in (
+        (b"", "a builtins.bytes is no model"),
+        (None, "no model"),
+        (tmp_path / "in.onnx", "is a path"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            io.save(given, tmp_path / "out.onnx")
+    assert names(tmp_path) == []
 
 
 def test_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from harness import parse
 
 import graphopt
 from graphopt import runtime
 from graphopt.cli.main import main
-from graphopt.errors import ExitCode, ModelError
+from graphopt.errors import ExitCode, ModelError, SaveError
 from graphopt.interop.ort_format import IDENTIFIER, required_operators
 
 MODEL = Path(__file__).parents[1] / "models" / "digits.onnx"
@@ -50,3 +53,27 @@ def test_what_is_cut_short_is_damaged_and_nothing_is_missing(left: int, tmp_path
     graphopt.save(graphopt.load(MODEL), path)
     with pytest.raises(ModelError, match="cannot load the model"):
         required_operators([path.read_bytes()[:left]])
+
+
+def test_errors_name_the_file_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "out.ort"
+    unknown = parse('<ir_version: 9, opset_import: ["" : 17, "o" : 1]> g (float[1] x) => (float[1] y) { y = o.Zap(x) }')
+    with pytest.raises(ModelError, match=rf"^cannot write '{re.escape(str(target))}': .*o:Zap") as told:
+        graphopt.save(unknown, target)
+    assert "graphopt-ort-" not in str(told.value)
+    assert "model.onnx" not in str(told.value)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("graphopt.atomic.Replacement.write", full)
+        with pytest.raises(SaveError, match=rf"^cannot write '{re.escape(str(target))}': .*No space left") as refused:
+            graphopt.save(graphopt.load(MODEL), target)
+    assert "graphopt-ort-" not in str(refused.value)
+    assert "Free some room" in refused.value.hint
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(SaveError, match=r"out\.ort': temporary files cannot be written: No such file"):
+        graphopt.save(graphopt.load(MODEL), target)
+    assert list(tmp_path.iterdir()) == []

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ROOT", "Meter", "opened"]
+__all__ = ["LOST", "ROOT", "Meter", "opened", "silence"]
 
 ROOT: Final = Path("/sys/class/powercap")
+LOST: Final = (OSError, ValueError)
+"""What reading a counter raises that is not there any more, or tells nonsense."""
 _ZONE: Final = re.compile(r"intel-rapl:\d+(:\d+)?")  # intel-rapl-mmio has the same counters a second time
 _COUNTED: Final = re.compile(r"package|dram")
 
@@ -46,14 +48,25 @@ class Meter:
 
     Args:
         zones: What is added up.
+
+    Raises:
+        OSError: When called: a counter cannot be read any more. So it does from then on, if that can be read again too.
+        ValueError: Likewise: it tells no number.
     """
 
     def __init__(self, zones: Sequence[_Zone]) -> None:
         self._zones = zones
+        self._lost: OSError | ValueError | None = None
 
     def __call__(self) -> int:
-        for zone in self._zones:
-            zone.advance()
+        if self._lost is not None:
+            raise self._lost
+        try:
+            for zone in self._zones:
+                zone.advance()
+        except LOST as error:
+            self._lost = error
+            raise
         return sum(zone.total for zone in self._zones)
 
 
@@ -73,11 +86,25 @@ def opened(root: Path | None = None) -> tuple[Meter | None, str]:
                 zones.append(_Zone(name, counter, _number(folder / "max_energy_range_uj"), _number(counter)))
     except PermissionError:
         return None, f"the counters in {root} may be read by root only"
-    except (OSError, ValueError) as error:
+    except LOST as error:
         return None, f"the counters in {root} cannot be read: {error}"
     if not zones:
         return None, ""
     return Meter(zones), ", ".join(zone.name for zone in zones)
+
+
+def silence(meter: Callable[[], int], names: str) -> str:
+    """Why a meter has counted nothing.
+
+    Args:
+        meter: The meter.
+        names: Of its counters.
+    """
+    try:
+        meter()
+    except LOST as error:
+        return f"{names} cannot be read any more: {getattr(error, 'strerror', None) or error}"
+    return f"{names} stand still"
 
 
 def _number(file: Path) -> int:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
 from graphopt import runtime, walk
 from graphopt.analysis.parameters import parameters
 from graphopt.benchmark import binding, energy, memory, stats, table, timing
@@ -98,7 +96,7 @@ def bench(
         meter, counters = energy.opened() if device == "cpu" else (None, "")
         samples = _measure(subjects, feeds, opening, plan, report, meter)
         if meter is not None and not any(sample.microjoules for sample in samples):
-            counters = f"{counters} stand still"
+            counters = energy.silence(meter, counters)
         rows = tuple(_rows(subjects, footprints, samples, batch or 1, seed))
     settings = table.Settings(
         provider=execution_provider,
@@ -122,7 +120,7 @@ def _check(
     min_time: float,
     max_time: float,
 ) -> None:
-    if isinstance(models, (str, bytes, os.PathLike, ir.Model)):
+    if isinstance(models, (str, bytes, os.PathLike)) or not isinstance(models, Iterable):
         raise UsageError("bench takes a list of models", hint="Write bench([model]) for one.")
     if not models:
         raise UsageError("no model to bench")

@@ -7,18 +7,23 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import onnx_ir as ir
 
 from graphopt import io
 from graphopt.analysis.parameters import external_files
 from graphopt.errors import UsageError
+from graphopt.interop import kinds
 from graphopt.verify.dims import is_expression
 from graphopt.verify.feeds import Feeds, Plan
 
+if TYPE_CHECKING:
+    import onnx
+
 __all__ = ["Source", "Subject", "check_shapes", "file_bytes", "fits", "labels", "load", "possible_feeds"]
 
-Source = str | os.PathLike[str] | ir.Model
+Source: TypeAlias = "str | os.PathLike[str] | ir.Model | onnx.ModelProto"
 Shapes = Mapping[str, Sequence[int]]
 
 _MOST_GUESSES = 16
@@ -45,12 +50,13 @@ def load(sources: Sequence[Source], scratch: Path) -> list[Subject]:
     """Load the models; those that come in memory are written under ``scratch``, for ONNX Runtime to open as a file.
 
     Raises:
+        UsageError: Something is no model.
         ModelError: A model cannot be read.
     """
     loaded = [_load(source, scratch, position) for position, source in enumerate(sources)]
     names = labels([path for path, _ in loaded])
     return [
-        Subject(name, path, None if isinstance(source, ir.Model) else path, model)
+        Subject(name, path, path if isinstance(source, str | os.PathLike) else None, model)
         for name, source, (path, model) in zip(names, sources, loaded, strict=True)
     ]
 
@@ -117,13 +123,13 @@ def file_bytes(path: Path, model: ir.Model) -> int:
 
 
 def _load(source: Source, scratch: Path, position: int) -> tuple[Path, ir.Model]:
-    if not isinstance(source, ir.Model):
-        path = Path(source).absolute()
-        return path, io.load(path)
-    name = source.graph.name if source.graph.name and source.graph.name.isidentifier() else "model"
+    given = kinds.Source.of(source).original
+    if isinstance(given, Path):
+        return given, io.load(given)
+    name = given.graph.name if given.graph.name and given.graph.name.isidentifier() else "model"
     path = scratch / str(position) / f"{name}.onnx"
     path.parent.mkdir()
-    io.save(source, path)
+    io.save(given, path)
     return path, io.load(path)
 
 

@@ -21,6 +21,8 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from graphopt.benchmark.energy import LOST
+
 __all__ = ["Plan", "Samples", "measure"]
 
 _TURN_NS = 10_000_000
@@ -86,8 +88,10 @@ def measure(
     """Time the runners against each other; one :class:`Samples` each, with equally many rounds.
 
     ``progress`` is called between rounds, never within a turn, with the fraction done. ``meter`` tells microjoules so
-    far, and is read before and after each turn: see :mod:`graphopt.benchmark.energy`.
+    far, and is read before and after each turn: see :mod:`graphopt.benchmark.energy`. If it is lost in between, no
+    energy was measured.
     """
+    counter = _Counter(meter)
     estimates = [_warm_up(run, plan.warmup, clock) for run in runners]
     samples = [Samples() for _ in runners]
     order = list(range(len(runners)))
@@ -101,12 +105,31 @@ def measure(
             for index in order:
                 if len(runners) > 1:
                     runners[index]()
-                before = meter()
+                before = counter()
                 turn = _turn(runners[index], turns[index], clock)
-                samples[index].add(turn, meter() - before)
+                samples[index].add(turn, counter() - before)
+    if counter.is_lost:
+        for sample in samples:
+            sample.microjoules = 0
     if progress is not None:
         progress(1.0)
     return samples
+
+
+class _Counter:
+    """A meter that tells nothing once it is lost."""
+
+    def __init__(self, meter: Callable[[], int]) -> None:
+        self._meter = meter
+        self.is_lost = False
+
+    def __call__(self) -> int:
+        if not self.is_lost:
+            try:
+                return self._meter()
+            except LOST:
+                self.is_lost = True
+        return 0
 
 
 def _rounds(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -23,6 +23,7 @@ from graphopt.interop.kinds import Source
 from graphopt.pipeline.runner import drop_initializer_inputs
 
 if TYPE_CHECKING:
+    from graphopt.channels.workpiece import Workpiece
     from graphopt.verify.result import Equivalence
 
 __all__ = ["analyze", "mask", "prove", "remove"]
@@ -94,13 +95,20 @@ def remove(model: Any, units: Iterable[Unit | Group], *, check: bool = True, **v
     return graph.give_back(result)
 
 
-def prove(graph: ChannelGraph, gone: Mask, pruned: ir.Model, **verification: Any) -> Equivalence:
+def prove(
+    graph: ChannelGraph,
+    gone: Mask,
+    pruned: ir.Model,
+    change: Callable[[Workpiece], None] | None = None,
+    **verification: Any,
+) -> Equivalence:
     """Compares a pruned model with the masked one in ONNX Runtime.
 
     Args:
         graph: The channel graph of the original.
         gone: The atoms that were removed.
         pruned: The model without them.
+        change: What else is done to the masked model.
         verification: Arguments of :class:`~graphopt.verify.equivalence.Verifier`.
 
     Returns:
@@ -113,7 +121,7 @@ def prove(graph: ChannelGraph, gone: Mask, pruned: ir.Model, **verification: Any
     from graphopt.verify.equivalence import Verifier
 
     with collector.paused():
-        masked = narrowed(graph, gone, cover(graph, gone))
+        masked = narrowed(graph, gone, cover(graph, gone, change))
     with Verifier(masked, **verification) as verifier:
         verdict = verifier.check(pruned)
     if verdict.status == "different":

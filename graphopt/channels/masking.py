@@ -6,7 +6,7 @@ normalizations over a masked axis take their statistics over the other lanes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,11 @@ Gone = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
 
 
-def cover(graph: ChannelGraph, gone: Gone) -> ir.Model:
-    """A copy of the graph's model in which the atoms ``gone`` count for nothing."""
+def cover(graph: ChannelGraph, gone: Gone, change: Callable[[Workpiece], None] | None = None) -> ir.Model:
+    """A copy of the graph's model in which the atoms ``gone`` count for nothing; ``change`` is done to it first."""
     workpiece = Workpiece(graph.model)
+    if change is not None:
+        change(workpiece)
     for places in constants_of(graph).values():
         for place, axes in places.items():
             if place not in graph.linker.kept:

@@ -112,7 +112,7 @@ _NUMBER = click.FloatRange(min=0)
     multiple=True,
     callback=options.names,
     metavar="STAGE",
-    help="Leave out optimize, sensitivity, prune, refine, distill or quantize. Repeatable.",
+    help="Leave out optimize, sensitivity, prune, depth, refine, distill or quantize. Repeatable.",
 )
 @click.option(
     "--precision",

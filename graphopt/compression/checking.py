@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import math
-from typing import Any
+from typing import Any, Final
 
 from graphopt.compression import evidence
 from graphopt.compression.context import Context
+from graphopt.compression.settings import Settings
 from graphopt.errors import UsageError
 from graphopt.pruning.plan import digest_of, digest_of_weights
 
-__all__ = ["check_limits", "check_training", "identity"]
+__all__ = ["check_limits", "check_options", "check_training", "identity"]
+
+_TRAINING: Final = ("loss", "augment", "epochs", "tune", "quantization_aware")
+"""Settings of distillation that nobody gives without a wish for it."""
+
+_BEFORE_TRAINING: Final = ("distill", "prune")
+"""Stages without which nothing is trained: only what was pruned is."""
 
 
 def identity(context: Context) -> dict[str, Any]:
@@ -22,6 +30,27 @@ def identity(context: Context) -> dict[str, Any]:
         "data": evidence.digest(context.drawn),
         "settings": dataclasses.asdict(context.settings),
     }
+
+
+def check_options(settings: Settings) -> None:
+    """Checks that no setting is for a stage that does not happen.
+
+    Raises:
+        UsageError: One is; the error names both.
+    """
+    for option, stage in itertools.product(_asked(settings), _BEFORE_TRAINING):
+        if stage in settings.skip:
+            raise UsageError(
+                f"{option} is of the stage distill, and nothing is distilled where {stage} is skipped",
+                hint=f"Leave {option} out, or do not skip {stage}.",
+            )
+    if settings.quantization_aware and "int8" not in settings.precisions:
+        why, cure = "int8 is not among the precisions", "add the precision int8"
+        if "quantize" in settings.skip:
+            why, cure = "quantize is skipped", "do not skip it"
+        raise UsageError(
+            f"quantization-aware is for what becomes int8, and {why}", hint=f"Leave quantization-aware out, or {cure}."
+        )
 
 
 def check_limits(context: Context) -> None:
@@ -45,9 +74,15 @@ def check_training(context: Context) -> None:
     """Says now what would be found out after hours. Whether PyTorch is there is said where it is needed.
 
     Raises:
-        UsageError: The loss or the augmentation makes no sense.
+        UsageError: The loss or the augmentation makes no sense, or there are no data to train on.
     """
     settings = context.settings
+    asked = next(iter(_asked(settings)), "")
+    if asked and context.drawn.is_synthetic:
+        raise UsageError(
+            f"{asked} is of the stage distill, and nothing is distilled without data",
+            hint=f"Give data, or leave {asked} out.",
+        )
     if "distill" in settings.skip or context.drawn.is_synthetic or importlib.util.find_spec("torch") is None:
         return
     if settings.loss:
@@ -59,3 +94,8 @@ def check_training(context: Context) -> None:
         from graphopt.distillation.augmentations import augmentation
 
         augmentation(settings.augment, settings.seed, 1)
+
+
+def _asked(settings: Settings) -> list[str]:
+    """Those of distillation that were given, as they are called on the command line."""
+    return [name.replace("_", "-") for name in _TRAINING if getattr(settings, name)]

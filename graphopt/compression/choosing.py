@@ -1,4 +1,5 @@
-"""Decides what goes for so much of the way: units of groups, by importance, against a table of measured latencies.
+"""Decides what goes for so much of the way: units of groups, by importance, against a table of measured latencies; and
+residual blocks as a whole, by how much the model misses them.
 
 Ranking is done once; each way is then an allocation, which takes a moment. Nothing is measured here but operators,
 once: given the same table, the same units go.
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from graphopt.compression.points import Step, Variant
 from graphopt.interop.kinds import Source
-from graphopt.pruning.allocation import Cost
+from graphopt.pruning.allocation import Cost, matching
 from graphopt.pruning.goal import Goal
 from graphopt.pruning.importance import criterion
 from graphopt.pruning.job import Job
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from graphopt.compression.settings import Settings
     from graphopt.datasets.column import Dataset
     from graphopt.pruning.allocation import Candidate
+    from graphopt.pruning.depth.blocks import Block
     from graphopt.pruning.importance import Ranking
     from graphopt.pruning.targets import Target
 
@@ -161,7 +163,15 @@ class Chooser:
         units = self._choose(aimed)
         left = Goal.of({name: limit**variant.way for name, limit in self._wanted.items()})
         is_last = not aimed.is_met_by(self.graph.gone(units))
-        return self._job.plan(self._resized(units, variant), str(left)), is_last
+        blocks = self.blocks[: variant.blocks]
+        return self._job.plan(self._resized(units, variant), str(left), blocks), is_last
+
+    @functools.cached_property
+    def blocks(self) -> Sequence[Block]:
+        """The residual blocks that may go, those first that the model misses least for what they cost."""
+        matched = matching(self.graph, self._settings.exclude)
+        excluded = {node for group in self.graph.groups if group.index in matched for node in group.nodes}
+        return [block for block in self._job.blocks_by_worth() if excluded.isdisjoint(block.nodes)]
 
     def macs(self, gone: Mask) -> float:
         """The share of the multiply-accumulates that is left."""
@@ -171,8 +181,11 @@ class Chooser:
         """The next sizes of each group that the hardware likes, one more and one less, as far as there are any."""
         units = self._resized(self._choose(self._aimed(variant.way)), variant)
         here = self._way(units)
+        dropped = {node for block in self.blocks[: variant.blocks] for node in block.nodes}
         found = []
         for number, one in enumerate(self._grid):
+            if dropped.issuperset(one.group.nodes):
+                continue
             level = _level(one, units)
             less = min((other for other in one.levels if other > level), default=None)
             more = max((other for other in one.levels if other < level), default=None)

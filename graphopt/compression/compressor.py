@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from graphopt import io
 from graphopt.compression import settings as choices
+from graphopt.compression.checking import check_options
 from graphopt.compression.context import Context
 from graphopt.compression.executors import EXECUTORS
 from graphopt.compression.gates import Limits
@@ -183,6 +184,7 @@ def compress(
         threads=threads,
         seed=seed,
     )
+    check_options(settings)
     origin = Source.of(source, allow_loss=allow_loss)
     scratch = None if run_directory is not None else tempfile.TemporaryDirectory(prefix="graphopt-compress-")
     workspace = Workspace(Path(scratch.name if scratch else str(run_directory)).absolute())

@@ -20,8 +20,8 @@ from graphopt.pruning.report import Size
 
 __all__ = ["Context", "epochs_for"]
 
-_STEPS: Final = 2500  # of training, about, where nobody says how many epochs
-_EPOCHS: Final = (2, 20)
+_STEPS: Final = 6000  # of training, about, where nobody says how many epochs
+_EPOCHS: Final = (2, 60)
 
 
 class Context:
@@ -124,7 +124,7 @@ class Context:
 
     def pruned(self, variant: Variant) -> Path:
         """The model without what goes, refitted."""
-        if variant.way == 0:
+        if variant.is_whole:
             return self.optimized
         plan = self.plan(variant)
 
@@ -132,6 +132,8 @@ class Context:
             import graphopt
 
             result: ir.Model = graphopt.prune(self.optimized, plan=plan, calibration=self.drawn.fit.dataset)
+            if variant.blocks and "optimize" not in self.settings.skip:
+                result = graphopt.optimize(result)  # what stood around a block may now fold, as Relu of Relu
             return result
 
         return self.workspace.model(f"pruned/{variant.cut}", make)

@@ -55,7 +55,7 @@ class Evaluator:
     def __call__(self, variants: Sequence[Variant]) -> list[Point]:
         """One point for each variant."""
         workspace = self._context.workspace
-        for one in {one.cut: one for one in variants if one.way > 0}.values():
+        for one in {one.cut: one for one in variants if not one.is_whole}.values():
             assert self._chooser is not None
             if write_plan(self._chooser, workspace, one):
                 self._ends.add(one.way)

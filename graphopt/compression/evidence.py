@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from graphopt import runtime
 from graphopt.benchmark import binding
-from graphopt.benchmark.energy import opened
+from graphopt.benchmark.energy import opened, silence
 from graphopt.benchmark.profile import node_times
 from graphopt.compression.context import Context
 from graphopt.compression.gates import Audit, probabilities
@@ -64,7 +64,7 @@ def energy(context: Context, path: Path) -> tuple[tuple[float | None, float | No
     with Stopwatch(context.original, feeds, meter=meter, **running) as watch:
         watch.ratio(path)
     if watch.millijoules[0] is None:
-        return (None, None), f"energy is not measured: {told} stand still"
+        return (None, None), f"energy is not measured: {silence(meter, told)}"
     return watch.millijoules, f"energy is that of {told}, whatever else ran meanwhile included"
 
 

@@ -25,6 +25,7 @@ from graphopt.compression.report import CompressionReport, Stage
 from graphopt.compression.search import HOPELESS, Choice, Search
 from graphopt.compression.sensitivity import Sensitivity, sensitivities
 from graphopt.compression.tuning import tuned
+from graphopt.pruning.allocation import matching
 from graphopt.pruning.goal import Goal
 from graphopt.pruning.plan import Plan
 from graphopt.pruning.report import Size
@@ -153,6 +154,7 @@ class Job:
                 settings.precisions,
                 prune=self._chooser is not None,
                 train="distill" not in settings.skip and not context.drawn.is_synthetic,
+                blocks=0 if self._chooser is None or "depth" in settings.skip else len(self._chooser.blocks),
                 look=None if self._chooser is None or "refine" in settings.skip else self._chooser.steps,
                 hopeless=self._hopeless(),
                 say=self._say,
@@ -209,9 +211,11 @@ class Job:
                     self._progress,
                 )
             )
-        if chooser.graph.groups:
+        held = matching(chooser.graph, self._settings.exclude) if chooser.graph.groups else ()
+        if len(held) < len(chooser.graph.groups):
             return chooser
-        self.notes.append("no channels can be removed: 'graphopt inspect --groups' says what holds them")
+        why = "exclude holds all of them" if held else "'graphopt inspect --groups' says what holds them"
+        self.notes.append(f"no channels can be removed: {why}")
         return None
 
     def _shares(self) -> dict[str, float]:
@@ -299,9 +303,17 @@ class Job:
         if self._chooser is None:
             return {}
         removed: Mapping[str, Sequence[int]] = {}
-        if point.variant.way > 0:
-            removed = Plan.load(self._context.plan(point.variant)).removed
+        dropped: set[ir.Node] = set()
+        if not point.variant.is_whole:
+            plan = Plan.load(self._context.plan(point.variant))
+            removed = plan.removed
+            dropped = {node for block in self._chooser.blocks[: point.variant.blocks] for node in block.nodes}
+            if plan.blocks:
+                self.notes.append(f"residual blocks that were dropped: {', '.join(plan.blocks)}")
         return {
-            group.name: (len(group.units), len(group.units) - len(removed.get(group.name, ())))
+            group.name: (
+                len(group.units),
+                0 if dropped.issuperset(group.nodes) else len(group.units) - len(removed.get(group.name, ())),
+            )
             for group in self._chooser.graph.groups
         }

@@ -21,12 +21,19 @@ class Variant:
         precision: A key of :data:`graphopt.compression.settings.PRECISIONS`.
         trained: Whether it is distilled.
         sizes: What single steps changed: numbers of groups, ascending, and how many of their units are kept.
+        blocks: How many residual blocks go as a whole, those first that are missed least.
     """
 
     way: float
     precision: str
     trained: bool = False
     sizes: tuple[tuple[int, int], ...] = ()
+    blocks: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing goes."""
+        return not (self.way or self.blocks)
 
     def resized(self, steps: Sequence[Step]) -> Variant:
         """The same with other sizes of some groups."""
@@ -36,7 +43,8 @@ class Variant:
     @property
     def cut(self) -> str:
         """What goes, for people and files."""
-        return f"{self.way:.3f}{''.join(f',{group}@{kept}' for group, kept in self.sizes)}"
+        blocks = f"-{self.blocks}block{'s' * (self.blocks > 1)}" * bool(self.blocks)
+        return f"{self.way:.3f}{blocks}{''.join(f',{group}@{kept}' for group, kept in self.sizes)}"
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ from graphopt.pipeline.spec import close_match
 
 __all__ = ["PRECISIONS", "STAGES", "Settings", "limit_of_drop", "precisions", "skipped"]
 
-STAGES: Final = ("optimize", "sensitivity", "prune", "refine", "distill", "quantize")
+STAGES: Final = ("optimize", "sensitivity", "prune", "depth", "refine", "distill", "quantize")
 """What can be skipped."""
 
 PRECISIONS: Final[Mapping[str, str]] = {

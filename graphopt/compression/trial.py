@@ -81,7 +81,7 @@ def _outcome(context: Context, variant: Variant) -> Outcome:
         path = context.variant(variant)
         found = _judged(context, variant, path)
     except GraphoptError as error:
-        if variant.way == 0 and variant.precision == "float32":
+        if variant.is_whole and variant.precision == "float32":
             raise
         nothing = Size(0, 0, 0, 0, 0)
         # Not kept: the next run may have what was lacking.

@@ -178,7 +178,7 @@ def _inputs(change: Change, feeds: Arrays) -> list[str]:
 
 
 def _change(spec: str) -> Change:
-    name, options = parse(spec)
+    name, options = parse(spec, what="augmentation", example="shift:pixels=2")
     if name not in AUGMENTATIONS:
         raise UsageError(f"there is no augmentation '{name}'", hint=close_match(name, AUGMENTATIONS))
     made = AUGMENTATIONS[name]

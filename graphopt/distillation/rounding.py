@@ -62,7 +62,7 @@ def settings(spec: str) -> dict[str, Any]:
     Raises:
         UsageError: It is no such spec, or a student cannot learn with such a quantization.
     """
-    scheme, given = parse(spec)
+    scheme, given = parse(spec, what="quantization", example="static:per-channel=no")
     if scheme != _SCHEME:
         from graphopt.quantization.schemes import SCHEMES
 

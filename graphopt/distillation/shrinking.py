@@ -52,7 +52,7 @@ def shrink(teacher: ir.Model, spec: str, *, data: Bound | None = None, seed: int
         UsageError: The spec makes no sense.
         Infeasible: The goal cannot be reached.
     """
-    _, options = parse(spec)
+    _, options = parse(spec, what="student", example="shrink:macs=0.25")
     start = options.pop("init", "kept")
     if start not in _STARTS:
         raise UsageError(f"{spec}: weights cannot start as '{start}'", hint="Write init=kept or init=random.")

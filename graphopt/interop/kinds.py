@@ -14,7 +14,7 @@ import onnx_ir as ir
 from graphopt import io, proto
 from graphopt.errors import UsageError
 
-__all__ = ["Source"]
+__all__ = ["Source", "as_model"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,19 @@ class Source:
             f"a {type(source).__module__}.{type(source).__qualname__} is no model",
             hint="Give a path, an onnx_ir.Model, an onnx.ModelProto or an onnx_graphsurgeon.Graph.",
         )
+
+
+def as_model(source: Any) -> ir.Model:
+    """Any kind of model in memory as the one that graphopt works on: itself, if it is one.
+
+    Raises:
+        UsageError: Some other kind.
+        ModelError: It cannot be held without loss.
+    """
+    found = Source.of(source).original
+    if isinstance(found, Path):
+        raise UsageError(f"'{source}' is a path, and no model", hint="Read it first: graphopt.load(path).")
+    return found
 
 
 def _is_loaded(module: str, name: str, candidate: object) -> bool:

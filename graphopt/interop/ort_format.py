@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from graphopt import io, runtime
-from graphopt.errors import EnvironmentProblem, ModelError
+from graphopt.errors import EnvironmentProblem, GraphoptError, ModelError, SaveError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -66,14 +67,34 @@ def to_ort_format(model: ir.Model, *, level: Level = "extended") -> bytes:
 
     Raises:
         ModelError: ONNX Runtime cannot load it.
+        SaveError: Temporary files cannot be written.
     """
-    with tempfile.TemporaryDirectory(prefix="graphopt-ort-") as folder:
-        plain, made = Path(folder) / "model.onnx", Path(folder) / "model.ort"
-        io.save(model, plain)
-        runtime.open_session(plain, optimization=level, saved=made, config={"session.save_model_format": "ORT"})
-        contents = made.read_bytes()
+    try:
+        with tempfile.TemporaryDirectory(prefix="graphopt-ort-") as folder:
+            contents = _made(model, Path(folder), level)
+    except OSError as error:
+        raise SaveError(f"temporary files cannot be written: {error.strerror or error}") from error
     runtime.open_session(contents)  # what cannot be opened again is not worth a file
     return contents
+
+
+def _made(model: ir.Model, folder: Path, level: Level) -> bytes:
+    plain, made = folder / "model.onnx", folder / "model.ort"
+    with _unnamed(plain):
+        io.save(model, plain)
+        runtime.open_session(plain, optimization=level, saved=made, config={"session.save_model_format": "ORT"})
+    return made.read_bytes()
+
+
+@contextlib.contextmanager
+def _unnamed(file: Path) -> Iterator[None]:
+    """Errors that do not name a temporary file, which tells nobody anything."""
+    try:
+        yield
+    except GraphoptError as error:
+        told = error.message.removeprefix(f"{file}: ").replace(f"Load model from {file} failed:", "")
+        told = told.replace(repr(str(file)), "a temporary file").replace(str(file), "a temporary file")
+        raise type(error)(told, hint=error.hint) from error.__cause__
 
 
 def required_operators(files: Sequence[bytes]) -> RequiredOperators:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -11,7 +12,10 @@ from graphopt.mobile.report import Refusal
 
 __all__ = ["advice"]
 
-_FIX: Final = "python -m onnxruntime.tools.make_dynamic_shape_fixed --input_name {} --input_shape {} IN OUT"
+_FIX: Final = "Fix the shapes of inputs: graphopt optimize IN OUT --passes {}"
+_SHOWN: Final = 4  # inputs whose shapes are written out
+_SEPARATOR: Final = re.compile("[,:]")
+_UNSPEAKABLE: Final = re.compile(r"[,:\[\]]")
 _RAISE: Final = "Raise the operator set: graphopt optimize IN OUT --passes default,convert-opset:to=13"
 _LOWER: Final = "Export the model with an operator set of 13 to 21: the kernels know no newer variant of the operator."
 _BRANCH: Final = "Branches whose condition is known fold: graphopt optimize IN OUT; export without the others."
@@ -37,9 +41,7 @@ def advice(refusals: Iterable[Refusal], free: Mapping[str, tuple[int, ...]], *, 
     kinds = {one.kind for one in given}
     found = []
     if Kind.SHAPE in kinds and free:
-        (name, shape), *others = free.items()
-        also = f", and likewise for {', '.join(name for name, _ in others)}" if others else ""
-        found.append(f"Fix the shapes of inputs: {_FIX.format(shlex.quote(name), ','.join(map(str, shape)))}{also}")
+        found.append(_fixing(free))
     if Kind.OPSET in kinds:
         reasons = " ".join(one.reason for one in given if one.kind == Kind.OPSET)
         found += [text for word, text in (("older", _RAISE), ("newer", _LOWER)) if word in reasons]
@@ -52,3 +54,14 @@ def advice(refusals: Iterable[Refusal], free: Mapping[str, tuple[int, ...]], *, 
     if outside:
         found.append(_OUTSIDE)
     return tuple(found)
+
+
+def _fixing(free: Mapping[str, tuple[int, ...]]) -> str:
+    """How to fix the shapes of inputs. A name that a pass spec cannot hold becomes a pattern."""
+    shapes = [
+        f"{_UNSPEAKABLE.sub('?', name) if _SEPARATOR.search(name) else name}={'x'.join(map(str, shape))}"
+        for name, shape in list(free.items())[:_SHOWN]
+    ]
+    others = list(free)[_SHOWN:]
+    also = f", and likewise for {', '.join(others)}" if others else ""
+    return _FIX.format(shlex.quote(f"fix-dims:shapes={'+'.join(shapes)},default")) + also

@@ -141,7 +141,7 @@ def _prove(
     if verdict.status == "unproven":
         message = f"the original cannot be run, so nothing can be proven: {verdict.message}"
         hint = "Without --strict, exact passes are applied and the result is marked unproven."
-        reason = "it is not exact, and the original cannot be run to prove the result"
+        reason = f"it is not exact, and the original cannot be run to prove the result: {verdict.message}"
     else:
         message = f"pass '{one.name}' did not leave what it claims: {verdict.message}"
         hint = f"Leave it out with --skip {one.name}, and please report it."

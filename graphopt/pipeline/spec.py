@@ -27,8 +27,15 @@ def split(specs: Iterable[str]) -> list[str]:
     return [part.strip() for spec in specs for part in spec.split(",") if part.strip()]
 
 
-def parse(spec: str) -> tuple[str, dict[str, str]]:
-    """Takes one spec apart into the pass name and its raw options (keys with underscores).
+def parse(
+    spec: str, *, what: str = "pass", example: str = "fold-constants:max-bytes=4096"
+) -> tuple[str, dict[str, str]]:
+    """Takes one spec apart into the name and its raw options (keys with underscores).
+
+    Args:
+        spec: The spec.
+        what: What it is a spec of, for errors: augmentations and such are written like passes.
+        example: A right one.
 
     Raises:
         UsageError: An option without ``=``, or given twice.
@@ -40,11 +47,11 @@ def parse(spec: str) -> tuple[str, dict[str, str]]:
         key = key.strip().replace("-", "_")
         if not sign or not key:
             raise UsageError(
-                f"'{part}' in the pass spec '{spec}' is no option",
-                hint="Write name:option=value, for example fold-constants:max-bytes=4096.",
+                f"'{part}' in the {what} spec '{spec}' is no option",
+                hint=f"Write name:option=value, for example {example}.",
             )
         if key in raw:
-            raise UsageError(f"option '{key.replace('_', '-')}' is given twice in the pass spec '{spec}'")
+            raise UsageError(f"option '{key.replace('_', '-')}' is given twice in the {what} spec '{spec}'")
         raw[key] = text.strip()
     return name.strip(), raw
 

@@ -19,7 +19,7 @@ from graphopt.errors import UsageError
 from graphopt.names import label
 from graphopt.pruning.importance.evidence import Ranking
 
-__all__ = ["FINEST", "RANKINGS", "Allocation", "Candidate", "allocate", "candidates", "gone"]
+__all__ = ["FINEST", "RANKINGS", "Allocation", "Candidate", "allocate", "candidates", "gone", "matching"]
 
 Indices = npt.NDArray[np.int64]
 Cost = Callable[[Mask], float]
@@ -76,8 +76,8 @@ def candidates(
     Raises:
         UsageError: A pattern matches no group, or nothing is left to prune.
     """
-    wanted = _matching(graph, groups) if groups else {group.index for group in graph.groups}
-    wanted -= _matching(graph, exclude)
+    wanted = matching(graph, groups) if groups else {group.index for group in graph.groups}
+    wanted -= matching(graph, exclude)
     found = []
     lanes = _lanes(graph)
     for ranking in rankings:
@@ -96,7 +96,7 @@ def candidates(
     return found
 
 
-def _matching(graph: ChannelGraph, patterns: Iterable[str]) -> set[int]:
+def matching(graph: ChannelGraph, patterns: Iterable[str]) -> set[int]:
     """The groups that patterns name; a node's name counts only where no group has the name."""
     found: set[int] = set()
     for pattern in patterns:

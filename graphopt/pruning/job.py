@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import importlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphopt import collector, walk
+from graphopt.analysis.constants import FLOAT_TYPES
 from graphopt.channels.analysis import analyze, prove
 from graphopt.channels.atoms import Mask
 from graphopt.channels.groups import ChannelGraph
@@ -26,6 +27,10 @@ from graphopt.names import label
 from graphopt.pruning import allocation, fidelity, schedule, sensitivity
 from graphopt.pruning.allocation import Allocation, Candidate
 from graphopt.pruning.calibration import Calibration
+from graphopt.pruning.depth.blocks import Block, find
+from graphopt.pruning.depth.choice import by_worth, named
+from graphopt.pruning.depth.dropping import drop_in_place, zero_in_place
+from graphopt.pruning.depth.scores import Measure, influence
 from graphopt.pruning.expense import Expense
 from graphopt.pruning.goal import Goal
 from graphopt.pruning.importance import Criterion, Evidence, Gradients, Ranking
@@ -54,6 +59,7 @@ class Choice:
     units: Sequence[int]
     candidates: Sequence[Candidate]
     speedup: Any = None
+    blocks: Sequence[Block] = ()
 
 
 class Job:
@@ -246,36 +252,61 @@ class Job:
         """Chooses what a plan says."""
         if self._data.fitted.digest != plan.data and not self._data.is_synthetic:
             self._notes.append("the calibration inputs are others than those of the plan")
-        return Choice(plan.units(self._graph), [])
+        return Choice(plan.units(self._graph), [], blocks=named(self._graph.model, plan.blocks))
+
+    def blocks_by_worth(self) -> list[Block]:
+        """The residual blocks, those first that the model misses least for what they cost."""
+        model = self._graph.model
+        blocks = find(model, input_shapes=self._shapes)
+        kept = self._directory.load("blocks")
+        if kept is None:
+            with self._timed("blocks"):
+                is_float = any(value.dtype in FLOAT_TYPES for value in model.graph.outputs)
+                measure: Measure = "output" if is_float else "cosine"
+                harm = influence(model, blocks, self._batches[:1], measure=measure, **self._running)
+            kept = {"harm": np.array(harm)}
+            self._directory.save("blocks", kept)
+        return by_worth(blocks, kept["harm"].tolist())
 
     # -- doing it ----------------------------------------------------------------------------------------------------
 
     def carry_out(self, choice: Choice, goal: Goal) -> ir.Model:
         """Removes, proves, and refits."""
-        gone = self._graph.gone(choice.units)
-        workpiece = self._carved(gone)
-        if self._check and gone.any():
+        gone, blocks = self._graph.gone(choice.units), choice.blocks
+        workpiece = self._carved(gone, blocks)
+        if self._check and (gone.any() or blocks):
             with self._timed("prove"):
-                verdict = prove(self._graph, gone, workpiece.model, seed=self._settings.seed)
+                verdict = prove(
+                    self._graph,
+                    gone,
+                    workpiece.model,
+                    lambda masked: zero_in_place(masked.model, blocks, masked.node),
+                    seed=self._settings.seed,
+                )
             self._proof = "proven" if verdict.status == "equal" else verdict.status
-        self._refits = self._reconstructed(workpiece, gone, new_biases=not {"params", "bytes"} & set(goal.limits))
+        new_biases = not {"params", "bytes"} & set(goal.limits)
+        self._refits = self._reconstructed(workpiece, gone, blocks, new_biases=new_biases)
         self._result = workpiece.model
-        if self._settings.polish and gone.any():
+        if self._settings.polish and (gone.any() or blocks):
             with self._timed("polish"):
                 self._result = self._polished(workpiece.model)
         return self._result
 
-    def _carved(self, gone: Mask) -> Workpiece:
+    def _carved(self, gone: Mask, blocks: Sequence[Block] = ()) -> Workpiece:
         """The model without them."""
         with self._timed("remove"), collector.paused():
             workpiece = Workpiece(self._graph.model)
             carve(self._graph, gone, workpiece)
             workpiece.remove_orphans()
+            if blocks:
+                drop_in_place(workpiece.model, blocks, workpiece.node)
         return workpiece
 
-    def _reconstructed(self, workpiece: Workpiece, gone: Mask, *, new_biases: bool = True) -> list[Refit]:
+    def _reconstructed(
+        self, workpiece: Workpiece, gone: Mask, blocks: Sequence[Block] = (), *, new_biases: bool = True
+    ) -> list[Refit]:
         """Refits what is left, if it is to be refitted."""
-        if not self._settings.reconstruct or not gone.any():
+        if not self._settings.reconstruct or not (gone.any() or blocks):
             return []
         with self._timed("reconstruct"):
             return reconstruct(
@@ -285,8 +316,9 @@ class Job:
                 self._batches,
                 seed=self._settings.seed,
                 progress=self._progress,
-                store=self._directory.fits(gone),
+                store=self._directory.fits(gone, [block.name for block in blocks]),
                 new_biases=new_biases,
+                blocks=blocks,
                 **self._running,
             )
 
@@ -354,8 +386,8 @@ class Job:
         if nested and self._settings.reconstruct:
             self._notes.append(f"layers in the bodies of {_some(nested)} are not refitted")
 
-    def plan(self, units: Collection[int], goal: str) -> Plan:
-        """The decision to remove units, as what can be kept."""
+    def plan(self, units: Collection[int], goal: str, blocks: Iterable[Block] = ()) -> Plan:
+        """The decision to remove units and blocks, as what can be kept."""
         removed = set(units)
         places = {
             group.name: [place for place, unit in enumerate(group.units) if unit.index in removed]
@@ -364,7 +396,8 @@ class Job:
         taken = {name: own for name, own in places.items() if own}
         sizes = {group.name: len(group.units) for group in self._graph.groups if group.name in taken}
         digest = "" if self._data.is_synthetic else self._data.fitted.digest
-        return Plan(digest_of(self._graph.model), goal, self._settings, digest, taken, sizes)
+        names = tuple(block.name for block in blocks)
+        return Plan(digest_of(self._graph.model), goal, self._settings, digest, taken, sizes, names)
 
 
 def _save_table(path: Path, table: LatencyTable) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "Settings", "digest_of", "digest_of_weights"]
 
 _FORMAT = "graphopt-plan"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Plan:
         data: Digest of the calibration inputs; empty without any.
         removed: For each group that shrinks, which of its units go, by their place in the group.
         sizes: For each such group, how many units it has.
+        blocks: Names of residual blocks that go as a whole.
     """
 
     model: str
@@ -79,6 +80,7 @@ class Plan:
     data: str
     removed: Mapping[str, Sequence[int]]
     sizes: Mapping[str, int]
+    blocks: tuple[str, ...] = ()
 
     def units(self, graph: ChannelGraph) -> list[int]:
         """The units that go, by their number in the graph.
@@ -92,7 +94,7 @@ class Plan:
                 hint="Give the model that the plan was made for; only its weights may have changed.",
             )
         groups = {group.name: group for group in graph.groups}
-        found = []
+        found: list[int] = []
         for name, places in self.removed.items():
             group = groups.get(name)
             size = 0 if group is None else len(group.units)
@@ -114,6 +116,7 @@ class Plan:
             "goal": self.goal,
             "data": self.data,
             "settings": dataclasses.asdict(self.settings),
+            "blocks": list(self.blocks),
         }
         head = json.dumps(data, indent=2)[:-2]
         lines = [
@@ -134,9 +137,9 @@ class Plan:
             data = json.loads(text)
             if data["format"] != _FORMAT:
                 raise KeyError("format")
-            if data["version"] != _VERSION:
+            if not 1 <= data["version"] <= _VERSION:
                 raise ModelError(
-                    f"{where} has version {data['version']}, this graphopt reads {_VERSION}",
+                    f"{where} has version {data['version']}, this graphopt reads up to {_VERSION}",
                     hint=f"It was made by graphopt {data.get('graphopt')}.",
                 )
             settings = dict(data["settings"])
@@ -149,6 +152,7 @@ class Plan:
                 str(data["data"]),
                 {name: [_whole(place) for place in one["remove"]] for name, one in groups.items()},
                 {name: _whole(one["of"]) for name, one in groups.items()},
+                tuple(map(str, data.get("blocks", ()))),  # there were none in version 1
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{where} is no plan of graphopt's: {error}") from error

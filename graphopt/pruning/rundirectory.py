@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -110,9 +110,9 @@ class RunDirectory:
         if self._folder is not None:
             self._write("latency.json", table.to_json().encode())
 
-    def fits(self, gone: Mask) -> Store:
+    def fits(self, gone: Mask, blocks: Iterable[str] = ()) -> Store:
         """Where the fits after a removal are kept."""
-        return _Fits(self, _key(gone))
+        return _Fits(self, _key(gone, *blocks))
 
     def load(self, name: str) -> Mapping[str, Array] | None:
         """Arrays that were kept; ``None`` if there are none, or only damaged ones."""
@@ -167,5 +167,5 @@ def _is_ours(path: Path) -> bool:
     return path.name.startswith(".run.json.")
 
 
-def _key(gone: Mask) -> str:
-    return hashlib.sha256(gone.tobytes()).hexdigest()[:16]
+def _key(gone: Mask, *blocks: str) -> str:
+    return hashlib.sha256(b"\0".join([gone.tobytes(), *(name.encode() for name in blocks)])).hexdigest()[:16]

@@ -75,6 +75,7 @@ class Stages:
         batches: What to run it on.
         provider: Execution provider.
         threads: Intra-op threads.
+        least: Stages before which nodes do not stand, whatever they read.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Stages:
         cuts: Iterable[ir.Node],
         batches: Sequence[Feeds],
         *,
+        least: Mapping[ir.Node, int] | None = None,
         provider: str = "cpu",
         threads: int | None = None,
     ) -> None:
@@ -93,17 +95,18 @@ class Stages:
         self.stage: dict[ir.Node, int] = {}
         self._nodes: dict[int, list[ir.Node]] = collections.defaultdict(list)
         self._last: dict[ir.Value, int] = {}
-        self._sort(set(cuts))
+        self._sort(set(cuts), least or {})
         for index, feeds in enumerate(batches):
             for name, array in feeds.items():
                 self._cache.put(index, name, array)
 
-    def _sort(self, cuts: set[ir.Node]) -> None:
+    def _sort(self, cuts: set[ir.Node], least: Mapping[ir.Node, int]) -> None:
         for node in self._model.graph:
             if _is_constant(node):
                 continue
             read = _reads(node)
             stage = max((self.stage_of(value) for value in read), default=0) + (node in cuts)
+            stage = max(stage, least.get(node, 0))
             self.stage[node] = stage
             self._nodes[stage].append(node)
             for value in read:

@@ -106,7 +106,7 @@ def _tensorboard(folder: str, _: Mapping[str, Any]) -> Iterator[_Writer]:
 @contextlib.contextmanager
 def _wandb(spec: str, settings: Mapping[str, Any]) -> Iterator[_Writer]:
     """A run of Weights & Biases; a run that fails is marked as failed."""
-    project, options = parse(spec)
+    project, options = parse(spec, what="wandb", example="wandb:project:mode=online")
     for key in options:
         if key not in ("mode", "name", "folder"):
             raise UsageError(f"wandb has no option '{key}'", hint=close_match(key, ("mode", "name", "folder")))

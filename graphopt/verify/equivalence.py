@@ -258,21 +258,23 @@ class Verifier:
         )
 
 
-def validate(a: str | os.PathLike[str] | ir.Model, b: str | os.PathLike[str] | ir.Model, **options: Any) -> Equivalence:
+def validate(a: Any, b: Any, **options: Any) -> Equivalence:
     """Whether model ``b`` does the same job as model ``a``.
 
     Args:
-        a: The original: a path or a model.
+        a: The original: a path, an ``onnx_ir.Model``, an ``onnx.ModelProto`` or a graphsurgeon ``Graph``.
         b: What is compared with it.
         options: Those of :class:`Verifier`.
 
     Raises:
+        UsageError: One of them is no model.
         ModelError: One of them cannot be read.
         LimitReached: Time or memory ran out.
     """
     from graphopt import io
+    from graphopt.interop.kinds import Source
 
-    sides = [Path(side).absolute() if isinstance(side, (str, os.PathLike)) else side for side in (a, b)]
+    sides = [Source.of(side).original for side in (a, b)]
     for side in sides:
         if isinstance(side, Path):
             io.load(side)  # its errors are clearer than ONNX Runtime's

@@ -100,6 +100,7 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "remove-unused-initializers": _entry("RemoveUnusedInitializers", "remove_unused_initializers", _CLEANUP),
     "remove-unused-inputs": _entry("RemoveUnusedInputs", "remove_unused_inputs", ()),
+    "fix-dims": _entry("FixDims", "fix_dims", ()),
     "convert-opset": _entry("ConvertOpset", "convert_opset", ()),
     "convert-float16": _entry("ConvertFloat16", "convert_float16", ()),
     "convert-bfloat16": _entry("ConvertBFloat16", "convert_bfloat16", ()),

@@ -15,7 +15,7 @@ from graphopt.pipeline.registry import Entry
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "passes" / "graphopt_passes"
 VERBS = {
-    "convert", "deduplicate", "drop", "eliminate", "fold", "fuse", "hoist", "inline", "merge", "prune", "reduce",
+    "convert", "deduplicate", "drop", "eliminate", "fix", "fold", "fuse", "hoist", "inline", "merge", "prune", "reduce",
     "remove", "simplify", "sink", "sparsify",
 }  # fmt: skip
 """How a pass name may begin. A new verb is fine where none of these says it; it is added here."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,37 @@ def test_each_model_gets_the_energy_of_its_turns() -> None:
     assert unmetered.millijoules is None
 
 
+@pytest.mark.parametrize("loss", [lambda counter: counter.unlink(), lambda counter: counter.write_text("")])
+@pytest.mark.parametrize("reads", [0, 1, 6])
+def test_counters_that_vanish_while_they_are_read_leave_no_figure(
+    loss: Callable[[Path], object], reads: int, tmp_path: Path, counters: dict[str, Path]
+) -> None:
+    """Whether in a model's turn or between two; what one model was told before is no figure either."""
+    meter, told = opened(tmp_path)
+    assert meter is not None
+    runs = itertools.count(-2)  # two of them warm up
+
+    def run() -> None:
+        number = next(runs)
+        if number == reads:
+            loss(counters["intel-rapl:0"])
+        counters["intel-rapl:1"].write_text(f"{10_000 + 1_000 * number}\n")
+
+    samples = timing.measure([run, run], timing.Plan(runs=5, warmup=1), meter=meter)
+    assert [one.millijoules for one in samples] == [None, None]
+    assert [len(one.runs) for one in samples] == [5, 5]
+    counters["intel-rapl:0"].write_text("9000\n")
+    assert energy.silence(meter, told).startswith(f"{told} cannot be read any more: "), "once lost, always lost"
+
+
+def test_what_fails_in_a_run_is_not_taken_for_a_counter() -> None:
+    def run() -> None:
+        raise FileNotFoundError("model")
+
+    with pytest.raises(FileNotFoundError, match="model"):
+        timing.measure([run], timing.Plan(runs=1, warmup=1), meter=lambda: 0)
+
+
 TEXT = "g (float[1,4] x) => (float[1,4] y) {y = Relu(x)}"
 
 
@@ -123,10 +156,20 @@ def test_bench_shows_it_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "3.00 mJ" in table._repr_html_()
 
 
-@pytest.mark.parametrize("why", ["", "package-0 stand still"])
+@pytest.mark.parametrize("why", ["", "package-0 stand still", "package-0 cannot be read any more: gone"])
 def test_bench_says_why_it_cannot(why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if why.endswith("still"):
+    if why:
         zone(tmp_path, "intel-rapl:0", "package-0", 5)
+    if why.endswith("gone"):
+        number = energy._number
+        reads = itertools.count()
+
+        def read(file: Path) -> int:
+            if next(reads) > 2:
+                raise OSError(5, "gone")
+            return number(file)
+
+        monkeypatch.setattr(energy, "_number", read)
     monkeypatch.setattr(energy, "ROOT", tmp_path)
     table = graphopt.bench([parse(TEXT)], runs=2, warmup=1)
     assert table.rows[0].energy_mj is None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from harness import parse
 
 import graphopt
+from graphopt import proto
 from graphopt.benchmark.subjects import check_shapes, file_bytes, fits, labels, load, possible_feeds
 from graphopt.errors import ModelError, UsageError
 
@@ -34,6 +36,17 @@ def test_models_in_memory_are_written_for_the_runtime(tmp_path: Path) -> None:
     assert first.path != second.path
     assert (first.name, second.name) == ("0/net.onnx", "1/net.onnx")
     assert model.meta.get("graphopt.path") is None
+
+
+def test_models_of_other_kinds_are_measured_too(tmp_path: Path) -> None:
+    message = proto.to_proto(parse("net (float[N,4] x) => (float[N,4] y) {y = Relu(x)}"))
+    (subject,) = load([message], tmp_path)
+    assert (subject.origin, subject.path.is_file(), subject.model.graph.name) == (None, True, "net")
+    assert graphopt.bench([message], runs=2, warmup=1).rows[0].runs == 2
+    given: Any
+    for given, words in ((message, "takes a list"), ([7], "a builtins.int is no model")):
+        with pytest.raises(UsageError, match=words):
+            graphopt.bench(given)
 
 
 def test_missing_file_is_a_model_error(tmp_path: Path) -> None:

@@ -211,6 +211,8 @@ def test_recipe(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: py
         (["--prune", "weight=0.5"], 2, "cannot limit 'weight'"),
         (["--quantize", "dynamic"], 2, "gradients cannot pass it"),
         (["--quantize", "static:bits=4"], 2, "no option 'bits'"),
+        (["--quantize", "static:nonsense"], 2, "in the quantization spec 'static:nonsense' is no option"),
+        (["--student", "shrink:half"], 2, "for example shrink:macs=0.25"),
         (["--quantize", "static:exclude=nothing"], 2, "no layer is called 'nothing'"),
         (["--student", "nothing_there:make"], 2, "nothing_there"),
         (["--student", "shrink:macs=0.5:init=zero"], 2, "init"),

@@ -61,6 +61,9 @@ def test_what_is_infeasible_is_not_written(
         (["--goal", "macs=0.5", "--skip", "lunch"], ExitCode.USAGE, "no stage 'lunch'"),
         (["--max-drop", "a lot"], ExitCode.USAGE, "max-drop=a lot is no drop"),
         (["--goal", "macs=0.5", "--class-drop", "-1"], ExitCode.USAGE, "class-drop"),
+        (["--goal", "macs=0.5", "--quantization-aware"], ExitCode.USAGE, "where distill is skipped"),
+        (["--goal", "macs=0.5", "--tune", "3"], ExitCode.USAGE, "tune is of the stage distill"),
+        (["--goal", "macs=0.5", "--loss", "kd"], ExitCode.USAGE, "loss is of the stage distill"),
     ],
 )
 def test_mistakes_are_told_at_once(

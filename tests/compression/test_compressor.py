@@ -530,3 +530,33 @@ def test_single_steps_are_built_like_any_other_variant(digits: Path, tmp_path: P
         kept for group, kept in stepped[0].variant.sizes if kept < max(plan.sizes.values())
     }
     assert (folder / "pruned" / f"{stepped[0].variant.cut}.onnx").exists()
+
+
+def test_residual_blocks_go_where_channels_must_stay(tmp_path: Path) -> None:
+    """The shipped network of digits has two; one of them has channels that are excluded."""
+    options: dict[str, Any] = {
+        "evaluation": "digits:split=test",
+        "goal": "macs=0.55",
+        "keep": 0.9,
+        "exclude": ["/3/*"],
+        "samples": 128,
+        **QUICK,
+    }
+    digits = Path(__file__).parents[2] / "models" / "digits.onnx"
+    folder = tmp_path / "run"
+    found, report = graphopt.compress(digits, "digits:split=train", with_report=True, run_directory=folder, **options)
+    variant = report.point.variant
+    assert variant.blocks == 1
+    assert Plan.load(folder / "plans" / f"{variant.cut}.json").blocks == ("/4/Add",)
+    assert "residual blocks that were dropped: /4/Add" in report.notes
+    assert report.kept["/4/body/body.0/Conv"] == (48, 0)
+    assert not [node.name for node in found.graph if "/4/" in node.name]  # nor the Relu after it, which is one of two
+    with pytest.raises(Infeasible):
+        graphopt.compress(digits, "digits:split=train", **options | {"skip": [*QUICK["skip"], "depth"]})
+
+
+def test_where_all_channels_are_excluded_it_quantizes(digits: Path) -> None:
+    skip = ["distill", "sensitivity", "refine"]
+    _, report = compress(digits, goal="bytes=0.5", exclude=["*"], skip=skip)
+    assert report.point.variant.precision == "int8"
+    assert "no channels can be removed: exclude holds all of them" in report.notes

@@ -110,6 +110,7 @@ def negated(feeds: Arrays, random: np.random.Generator) -> Arrays:
     [
         ("rotate", "no augmentation 'rotate'"),
         ("shift:pixel=2", "no option 'pixel'"),
+        ("shift:2", "'2' in the augmentation spec 'shift:2' is no option"),
         ("shift:pixels=many", "'shift:pixels=many' is no augmentation"),
         ("shift:pixels=-1", "pixels cannot be below 0"),
         ("flip:share=1.5", "share must be from 0 to 1"),

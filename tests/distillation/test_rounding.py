@@ -178,7 +178,8 @@ def test_layers_that_stay_float_are_named() -> None:
         ("int8", "there is none of that name"),
         ("static:bits=4", "no option 'bits'"),
         ("static:per-channel=perhaps", "per-channel cannot be 'perhaps'"),
-        ("static:per-channel", "is no option"),
+        ("static:per-channel", "in the quantization spec 'static:per-channel' is no option"),
+        ("static:per-channel", "for example static:per-channel=no."),
     ],
 )
 def test_what_makes_no_sense(spec: str, words: str) -> None:

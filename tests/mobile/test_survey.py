@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,18 +92,22 @@ def test_a_fixed_convolutional_net_is_taken_whole() -> None:
     assert reasons(found["coreml-mlprogram"]) == {"Flatten": "it has no such operator"}
 
 
-def test_open_shapes_are_the_reason_and_what_fixing_them_gains_is_said(tmp_path: Path) -> None:
-    found = shares(DIGITS)
+@pytest.mark.parametrize("name", ["image", "serving_default_x:0[a,b]"])
+def test_open_shapes_are_the_reason_and_what_fixing_them_gains_is_said(name: str, tmp_path: Path) -> None:
+    path, fixed = tmp_path / "open.onnx", tmp_path / "fixed.onnx"
+    model = graphopt.load(DIGITS)
+    model.graph.inputs[0].name = name
+    graphopt.save(model, path)
+    found = shares(path)
     nnapi = found["nnapi"]
     assert (nnapi.nodes_taken, [one.kind for one in nnapi.refusals]) == (0, ["shape"])
     assert nnapi.fixed is not None
     assert (nnapi.fixed.nodes_taken, nnapi.fixed.refusals) == (15, ())
     assert found["xnnpack"].nodes_taken == 9, "an open batch is no obstacle to its convolutions"
-    command = nnapi.advice[0].partition(": ")[2].split()
-    assert command[:2] == ["python", "-m"]
-    fixed = tmp_path / "fixed.onnx"
-    subprocess.run([sys.executable, *command[1:-2], str(DIGITS), str(fixed)], check=True, capture_output=True)
-    assert shares(fixed)["nnapi"].nodes_taken == 15, "what the advice says does what it promises"
+    command = shlex.split(nnapi.advice[0].partition(": graphopt ")[2])
+    assert main([command[0], str(path), str(fixed), *command[3:], "-q"]) == ExitCode.OK
+    after = shares(fixed)["nnapi"]
+    assert (after.nodes_taken, after.advice) == (15, ()), "what the advice says does what it promises"
 
 
 def test_nested_nodes_are_left_but_for_xnnpack() -> None:
@@ -281,7 +284,7 @@ def test_it_is_data_and_a_page(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert main(arguments) == ExitCode.OK
     shown = capsys.readouterr().out
     assert "XNNPACK leaves, because" in shown
-    assert "make_dynamic_shape_fixed --input_name image" in " ".join(shown.split())
+    assert "--passes fix-dims:shapes=image=1x1x8x8,default" in " ".join(shown.split())
     assert f"wrote {config}" in shown
     narrow = io.StringIO()
     Console(width=60, file=narrow).print(survey(DIGITS))
@@ -336,8 +339,8 @@ def test_names_in_advice_are_words_of_a_shell_and_move_no_cursor() -> None:
     model = conv("float[N,3,8,8] x")
     model.graph.inputs[0].name = name
     found = survey(model)
-    (fix,) = (hint for hint in found.providers[1].advice if "make_dynamic_shape_fixed" in hint)
-    assert f"--input_name '{name}' --input_shape 1,3,8,8" in fix
+    (fix,) = (hint for hint in found.providers[1].advice if "fix-dims" in hint)
+    assert f"--passes 'fix-dims:shapes={name}=1x3x8x8,default'" in fix
     shown = io.StringIO()
     Console(width=120, file=shown).print(found)
     assert "\x1b" not in shown.getvalue()

@@ -66,7 +66,7 @@ def test_units() -> None:
     "change",
     [
         {"format": "x"},
-        {"version": 2},
+        {"version": 3},
         {"settings": {"importance": "obs"}},
         {"settings": {"nonsense": 1, "allow_interface": []}},
         {"groups": []},

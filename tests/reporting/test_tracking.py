@@ -78,6 +78,7 @@ def test_wandb_sends_nothing(tmp_path: Path) -> None:
         ("wandb:", "does not say where to"),
         ("wandb:p:mod=online", "no option 'mod'"),
         ("wandb:p:mode=on", "cannot be 'on'"),
+        ("wandb:p:online", "'online' in the wandb spec 'p:online' is no option"),
     ],
 )
 def test_what_makes_no_sense(spec: str, words: str) -> None:

@@ -102,6 +102,14 @@ def test_values_of_swapped_outputs() -> None:
     assert validate(a, b).status == "different"
 
 
+def test_models_of_other_kinds_are_compared_too() -> None:
+    a, b = (parse(f"agraph (float[4] x) => (float[4] y) {{ y = {op}(x) }}") for op in ("Neg", "Abs"))
+    assert validate(proto.to_proto(a), a).equal
+    assert validate(a, proto.to_proto(b)).status == "different"
+    with pytest.raises(UsageError, match="int is no model"):
+        validate(a, 5)
+
+
 def test_tiny_outputs_are_held_to_the_same_standard() -> None:
     text = (
         "agraph (float[4,16] x) => (float[4,8] y) {{ k = Constant<value_float = {}>() m = MatMul(x, w) y = Mul(m, k) }}"

@@ -1,17 +1,19 @@
-"""Which residual blocks to drop for what is wanted, given what each is worth."""
+"""Which residual blocks to drop, by name, or for what is wanted, given what each is worth."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import onnx_ir as ir
+
 from graphopt.errors import UsageError
-from graphopt.pruning.depth.blocks import Block, saving_of
+from graphopt.pruning.depth.blocks import Block, find, saving_of
 from graphopt.pruning.depth.dropping import outermost
 from graphopt.pruning.goal import Goal
 
-__all__ = ["Scorer", "choose"]
+__all__ = ["Scorer", "by_worth", "choose", "named"]
 
 Scorer = Callable[[Sequence[Block], Sequence[Block]], Sequence[float]]
 """Scores of the blocks in the first argument, once those in the second are gone."""
@@ -69,6 +71,40 @@ def choose(
             hint="Ask for less, or prune channels too.",
         )
     return chosen
+
+
+def by_worth(blocks: Sequence[Block], harm: Sequence[float]) -> list[Block]:
+    """All blocks, those first that do least harm for what they cost.
+
+    What a block costs is the mean of its shares of the multiply-accumulates and of the nodes: small operators take the
+    time of a call, whatever they compute.
+    """
+    if not blocks:
+        return []
+    survey = blocks[0].survey
+    macs, nodes = max(1, survey.totals().macs), len(survey.model.graph)
+
+    def rank(place: int) -> float:
+        block = blocks[place]
+        return 2 * harm[place] / (block.saving.macs / macs + len(block.nodes) / nodes)
+
+    return [blocks[place] for place in sorted(range(len(blocks)), key=rank)]
+
+
+def named(model: ir.Model, names: Collection[str]) -> list[Block]:
+    """The residual blocks of some names.
+
+    Raises:
+        UsageError: The model has no such block.
+    """
+    found = {block.name: block for block in find(model)} if names else {}
+    for name in names:
+        if name not in found:
+            raise UsageError(
+                f"the model has no residual block '{name}' to drop",
+                hint=f"It has {', '.join(found)}." if found else "It has none.",
+            )
+    return [found[name] for name in names]
 
 
 def _with(block: Block, blocks: Iterable[Block]) -> set[Block]:

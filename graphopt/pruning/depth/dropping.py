@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from graphopt.rewrite import edit
 if TYPE_CHECKING:
     from graphopt.verify.result import Equivalence
 
-__all__ = ["drop", "drop_in_place", "gated", "outermost", "zeroed"]
+__all__ = ["drop", "drop_in_place", "gated", "outermost", "zero_in_place", "zeroed"]
 
 
 def drop(model: ir.Model, blocks: Iterable[Block], *, check: bool = True, **verification: Any) -> ir.Model:
@@ -42,8 +42,7 @@ def drop(model: ir.Model, blocks: Iterable[Block], *, check: bool = True, **veri
     """
     chosen = outermost(_of(model, blocks))
     result, nodes = _copy(model)
-    drop_initializer_inputs(result)
-    _Dropper(result, nodes).drop(chosen)
+    drop_in_place(result, chosen, nodes.__getitem__)
     if check and chosen:
         verdict = _compare(zeroed(model, chosen), result, verification)
         if verdict.status == "different":
@@ -56,15 +55,20 @@ def drop(model: ir.Model, blocks: Iterable[Block], *, check: bool = True, **veri
     return result
 
 
-def drop_in_place(model: ir.Model, blocks: Iterable[Block]) -> None:
+def drop_in_place(model: ir.Model, blocks: Iterable[Block], copies: Callable[[ir.Node], ir.Node] | None = None) -> None:
     """Like :func:`drop`, on the model itself and without a check; its blocks must be found anew afterwards.
+
+    Args:
+        model: The model in which the blocks were found, or a copy of it.
+        blocks: In any order.
+        copies: Gives the node of the copy for one that the blocks know.
 
     Raises:
         UsageError: The blocks are of another model.
     """
-    chosen = outermost(_of(model, blocks))
+    chosen = outermost(_of(model, blocks) if copies is None else blocks)
     drop_initializer_inputs(model)
-    _Dropper(model, {node: node for node in model.graph}).drop(chosen)
+    _Dropper(model, copies or _itself).drop(chosen)
 
 
 def zeroed(model: ir.Model, blocks: Iterable[Block]) -> ir.Model:
@@ -74,10 +78,21 @@ def zeroed(model: ir.Model, blocks: Iterable[Block]) -> ir.Model:
         UsageError: The blocks are of another model.
     """
     result, nodes = _copy(model)
-    names = Names(result)
-    for block in outermost(_of(model, blocks)):
-        _scale(block, nodes, names, _constant(nodes[block.node], names, np.zeros((), _numpy(block))))
+    zero_in_place(result, _of(model, blocks), nodes.__getitem__)
     return result
+
+
+def zero_in_place(model: ir.Model, blocks: Iterable[Block], copies: Callable[[ir.Node], ir.Node]) -> None:
+    """Multiplies all that blocks add by zero, in a copy of the model in which they were found.
+
+    Args:
+        model: The copy.
+        blocks: In any order.
+        copies: Gives its node for one that the blocks know.
+    """
+    names = Names(model)
+    for block in outermost(blocks):
+        _scale(block, copies, names, _constant(copies(block.node), names, np.zeros((), _numpy(block))))
 
 
 def gated(model: ir.Model, blocks: Sequence[Block]) -> tuple[ir.Model, list[str], list[tuple[str, str]]]:
@@ -103,7 +118,7 @@ def gated(model: ir.Model, blocks: Sequence[Block]) -> tuple[ir.Model, list[str]
         dtype = _dtype(block)
         if dtype is not ir.DataType.FLOAT:
             factor = _insert(nodes[block.node], names, "Cast", [gate], {"to": dtype.value})
-        _scale(block, nodes, names, factor)
+        _scale(block, nodes.__getitem__, names, factor)
     ends = [_ends(block, nodes, names) for block in blocks]
     for block, pair in zip(blocks, ends, strict=True):
         for value in pair:
@@ -130,6 +145,10 @@ def _of(model: ir.Model, blocks: Iterable[Block]) -> list[Block]:
     return chosen
 
 
+def _itself(node: ir.Node) -> ir.Node:
+    return node
+
+
 def _copy(model: ir.Model) -> tuple[ir.Model, dict[ir.Node, ir.Node]]:
     copy = model.clone()
     copy.meta.update(model.meta)
@@ -144,21 +163,21 @@ def _compare(reference: ir.Model, result: ir.Model, verification: Mapping[str, A
 
 
 class _Dropper:
-    """Takes blocks out of ``model``, whose nodes ``nodes`` gives for those that the blocks know."""
+    """Takes blocks out of ``model``, whose nodes ``copies`` gives for those that the blocks know."""
 
-    def __init__(self, model: ir.Model, nodes: Mapping[ir.Node, ir.Node]) -> None:
+    def __init__(self, model: ir.Model, copies: Callable[[ir.Node], ir.Node]) -> None:
         self._model = model
-        self._nodes = nodes
+        self._copy = copies
         self._names = Names(model)
 
     def drop(self, blocks: Sequence[Block]) -> None:
         """Takes out ``blocks``, which come in the order of the graph, and what is of no more use."""
         # Found first: as soon as the first is gone, the values of the next are others.
         slots = [_slot(block) for block in blocks]
-        sums = [self._nodes[node] for block in blocks for node in block.sums]
+        sums = [self._copy(node) for block in blocks for node in block.sums]
         loose: dict[ir.Value, None] = {}
         for block, (holder, index) in zip(blocks, slots, strict=True):
-            node, kept = self._nodes[block.node], self._nodes[holder].inputs[index]
+            node, kept = self._copy(block.node), self._copy(holder).inputs[index]
             assert kept is not None
             if operator(node) in SKIP_NORMS:
                 if len(node.outputs) > 3:
@@ -217,11 +236,11 @@ def _normalized(block: Block, node: ir.Node, x: ir.Value, names: Names) -> ir.Va
     return _insert(node, names, "Mul", [normal, node.inputs[2]])
 
 
-def _scale(block: Block, nodes: Mapping[ir.Node, ir.Node], names: Names, factor: ir.Value) -> None:
+def _scale(block: Block, copies: Callable[[ir.Node], ir.Node], names: Names, factor: ir.Value) -> None:
     """Multiplies all that a block adds by ``factor``, in a copy."""
     bias = SKIP_NORMS.get(operator(block.node))
     for node in block.sums:
-        copy = nodes[node]
+        copy = copies(node)
         for index, value in enumerate(node.inputs):
             if value is None or value not in block.branch:
                 continue

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from graphopt.pruning.reconstruction.tasks import Task, find_tasks, tie
 from graphopt.pruning.reconstruction.writing import write
 from graphopt.pruning.rundirectory import Store
 from graphopt.pruning.stages import Feeds, Stages
+
+if TYPE_CHECKING:
+    from graphopt.pruning.depth.blocks import Block
 
 __all__ = ["Refit", "reconstruct"]
 
@@ -65,8 +68,9 @@ def reconstruct(
     progress: Progress | None = None,
     store: Store | None = None,
     new_biases: bool = True,
+    blocks: Iterable[Block] = (),
 ) -> list[Refit]:
-    """Refits what comes after removed channels, in the model of ``workpiece``.
+    """Refits what comes after removed channels and blocks, in the model of ``workpiece``.
 
     Args:
         graph: The channel graph of the original.
@@ -79,6 +83,7 @@ def reconstruct(
         progress: Called with what is done and the share of it.
         store: Keeps the fits of finished layers for an interrupted run to go on from.
         new_biases: Whether layers without a bias may get one, which makes the model a little larger.
+        blocks: Residual blocks of the original that the copy lacks, too.
 
     Returns:
         What became of each layer, in order.
@@ -86,12 +91,15 @@ def reconstruct(
     Raises:
         ModelError: ONNX Runtime cannot run the model on the inputs.
     """
-    tasks = list(find_tasks(graph, gone, workpiece, new_biases))
+    tasks = list(find_tasks(graph, gone, blocks, workpiece, new_biases))
     if not tasks:
         return []
     running = {"provider": provider, "threads": threads}
     original = Stages(graph.model, [task.original.node for task in tasks], batches, **running)  # type: ignore[arg-type]
-    pruned = Stages(workpiece.model, [task.pruned.node for task in tasks], batches, **running)  # type: ignore[arg-type]
+    # What reads less without a block still waits for the stage in which the original has what to compare with.
+    least = {workpiece.node(node): stage for node, stage in original.stage.items()}
+    cuts = [task.pruned.node for task in tasks]
+    pruned = Stages(workpiece.model, cuts, batches, least=least, **running)  # type: ignore[arg-type]
     by_stage: dict[int, list[Task]] = {}
     for task in tasks:
         by_stage.setdefault(pruned.stage[task.pruned.node], []).append(task)

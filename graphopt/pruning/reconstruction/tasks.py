@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from graphopt.channels.workpiece import Workpiece
 from graphopt.pruning.layers import Layer, find_layers, layer_of
 from graphopt.pruning.moments import Samples
 from graphopt.pruning.reconstruction.biases import adds_more, beta, bias_of, has_bias
+
+if TYPE_CHECKING:
+    from graphopt.pruning.depth.blocks import Block
 
 __all__ = ["Task", "find_tasks", "tie"]
 
@@ -51,9 +54,11 @@ class Task:
         return f"{self.number} {self.pruned.name}"
 
 
-def find_tasks(graph: ChannelGraph, gone: Mask, workpiece: Workpiece, new_biases: bool) -> Iterator[Task]:
+def find_tasks(
+    graph: ChannelGraph, gone: Mask, blocks: Iterable[Block], workpiece: Workpiece, new_biases: bool
+) -> Iterator[Task]:
     """The layers whose results removal changes, and which a fit can bring back."""
-    changed = _Changes(graph, gone)
+    changed = _Changes(graph, gone, blocks)
     for order, layer in enumerate(find_layers(graph.model.graph)):
         copy = workpiece.node(layer.node)
         pruned = layer_of(copy) if copy.graph is not None else None
@@ -100,10 +105,10 @@ def tie(tasks: Sequence[Task]) -> None:
 
 
 class _Changes:
-    """Which nodes of the original compute something else once channels are gone (besides lacking lanes)."""
+    """Which nodes of the original compute something else once channels and blocks are gone (besides lacking lanes)."""
 
-    def __init__(self, graph: ChannelGraph, gone: Mask) -> None:
-        summed: dict[ir.Node, None] = {}
+    def __init__(self, graph: ChannelGraph, gone: Mask, blocks: Iterable[Block]) -> None:
+        summed = {block.node: None for block in blocks}
         linker = graph.linker
         for one in linker.sums:
             value = one.node.inputs[one.input]
