@@ -112,7 +112,7 @@ _NUMBER = click.FloatRange(min=0)
     multiple=True,
     callback=options.names,
     metavar="STAGE",
-    help="Leave out optimize, sensitivity, prune, depth, refine, distill or quantize. Repeatable.",
+    help="Leave out optimize, sensitivity, prune, depth (of blocks), refine, distill or quantize. Repeatable.",
 )
 @click.option(
     "--precision",
@@ -187,7 +187,8 @@ def command(
 ) -> int:
     """Make MODEL as small and fast as the goal asks, or as harm allows, prove it on data, save it as OUTPUT.
 
-    Optimizes, prunes, refits, distils and quantizes; times variants on this machine and judges them on samples.
+    Optimizes, drops residual blocks, prunes channels, refits, distils and quantizes; times variants on this machine and
+    judges them on samples.
     """
     target = options.one_output(None, output)
     table: Path | None = settings["latency_table"]

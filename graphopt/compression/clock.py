@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from graphopt import io
 from graphopt.compression.context import Context
+from graphopt.compression.workspace import LATENCIES
 from graphopt.errors import ModelError, UsageError
 from graphopt.pruning.latency.measure import Stopwatch
 from graphopt.pruning.latency.table import LatencyTable
@@ -31,7 +32,6 @@ __all__ = ["Clock", "Table", "opened_table"]
 _SCHEMA: Final = "graphopt.compression/1"
 _SECONDS: Final = 1.0
 _SHARED: Final = 2  # times as long where threads wait for each other, and for whatever else runs
-_FILE: Final = "latency.json"
 
 
 class Table:
@@ -45,6 +45,7 @@ class Table:
         operators: Times of operators, if they were measured.
         models: Shares of the original's latency, by digest.
         milliseconds: Of the original; NaN until it was measured.
+        floats: Layers that are slower in int8, or err too much; ``None`` until that was measured.
     """
 
     def __init__(self, key: Mapping[str, Any], save: Callable[[str], None]) -> None:
@@ -52,6 +53,7 @@ class Table:
         self.operators: LatencyTable | None = None
         self.models: dict[str, float] = {}
         self.milliseconds = float("nan")
+        self.floats: list[str] | None = None
         self._save = save
 
     def keep(self) -> None:
@@ -65,6 +67,7 @@ class Table:
             "key": self.key,
             "milliseconds": self.milliseconds if self.models else None,
             "models": self.models,
+            "floats": self.floats,
             "operators": None if self.operators is None else json.loads(self.operators.to_json()),
         }
         return json.dumps(content, indent=1) + "\n"
@@ -82,7 +85,8 @@ class Table:
                 raise KeyError("schema")
             key = dict(content["key"])
             models = {str(name): _positive(share) for name, share in content["models"].items()}
-            operators = content["operators"]
+            operators, floats = content["operators"], content.get("floats")
+            floats = None if floats is None else [str(name) for name in floats]
             table = None if operators is None else LatencyTable.from_json(json.dumps(operators))
             milliseconds = _positive(content["milliseconds"]) if models else float("nan")
         except OSError as error:
@@ -97,7 +101,7 @@ class Table:
                 f"the latency table {os.fspath(path)} is of something else: {'; '.join(other)}",
                 hint="Name a new file: it is written.",
             )
-        self.models, self.operators, self.milliseconds = models, table, milliseconds
+        self.models, self.operators, self.milliseconds, self.floats = models, table, milliseconds, floats
 
 
 def _positive(given: Any) -> float:
@@ -124,10 +128,10 @@ def opened_table(context: Context, file: Path | None) -> Table:
         UsageError: It is of something else.
     """
     settings, workspace = context.settings, context.workspace
-    kept = workspace.folder / _FILE
+    kept = workspace.folder / LATENCIES
 
     def save(text: str) -> None:
-        workspace.write_text(_FILE, text)
+        workspace.write_text(LATENCIES, text)
         if file is not None:
             io.write_text(file, text)
 
@@ -139,7 +143,7 @@ def opened_table(context: Context, file: Path | None) -> Table:
             return table
     if file is not None and file.exists():
         table.read(file)
-        workspace.write_text(_FILE, table.to_json())
+        workspace.write_text(LATENCIES, table.to_json())
     return table
 
 

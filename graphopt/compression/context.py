@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +16,16 @@ from graphopt.compression.judging import Judge
 from graphopt.compression.points import Variant
 from graphopt.compression.samples import Drawn, draw
 from graphopt.compression.settings import PRECISIONS, Settings
-from graphopt.compression.workspace import Workspace
+from graphopt.compression.workspace import LATENCIES, Workspace
+from graphopt.errors import Infeasible, ModelError
+from graphopt.names import label
+from graphopt.pruning.layers import find_layers
 from graphopt.pruning.report import Size
 
 __all__ = ["Context", "epochs_for"]
 
+_STATIC: Final = "static"
+_MOST_LAYERS: Final = 64  # each of which is timed alone
 _STEPS: Final = 6000  # of training, about, where nobody says how many epochs
 _EPOCHS: Final = (2, 60)
 
@@ -182,21 +188,52 @@ class Context:
             if scheme.startswith("convert-"):
                 converted: ir.Model = graphopt.optimize(path, passes=[scheme], provider=self.settings.provider)
                 return converted
-            if scheme == "static" and variant.trained and self.settings.quantization_aware:
+            if scheme == _STATIC and variant.trained and self.settings.quantization_aware:
                 return self._taught(path, f"aware/{variant.cut}", quantize=scheme)
             result: ir.Model = graphopt.quantize(
                 path,
                 self.drawn.fit.dataset,
                 scheme=scheme,
+                exclude=self._floats(path) if scheme == _STATIC else (),
                 optimize=False,
                 time=False,
-                seed=self.settings.seed,
-                provider=self.settings.provider,
-                threads=self.settings.threads,
+                **self._running,
             )
             return result
 
         return self.workspace.model(f"variants/{variant.name}", make)
+
+    @property
+    def _running(self) -> dict[str, Any]:
+        settings = self.settings
+        return {"seed": settings.seed, "provider": settings.provider, "threads": settings.threads}
+
+    def slow_layers(self) -> list[str]:
+        """Layers of the optimized model that had better stay float: slower in int8, measured here, or too far off."""
+        import graphopt
+
+        if len(list(find_layers(io.load(self.optimized).graph))) > _MOST_LAYERS:
+            return []
+        try:
+            _, report = graphopt.quantize(
+                self.optimized,
+                self.drawn.fit.dataset,
+                scheme=_STATIC,
+                optimize=False,
+                faster=True,
+                time=False,
+                with_report=True,
+                **self._running,
+            )
+        except (Infeasible, ModelError):
+            return []  # the variants themselves say why
+        return [one.name for one in report.layers if not one.quantized]
+
+    def _floats(self, model: Path) -> list[str]:
+        """Patterns of a model's layers that stay float."""
+        there = {label(node) for node in io.load(model).graph}
+        kept = self.workspace.read(LATENCIES) or {}
+        return [glob.escape(name) for name in kept.get("floats") or () if name in there]
 
 
 @functools.lru_cache(maxsize=2)

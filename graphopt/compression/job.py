@@ -134,6 +134,7 @@ class Job:
             with self._stage("measure") as stage:
                 share = clock.share(context.optimized)
                 stage.decision = f"{self._table.milliseconds:.3g} ms a run; optimized {share:.2f} of that"
+                self._measure_layers(stage)
             self._limits = self._shares()
             self._chooser = self._opened_chooser(opened)
             self._measure_sensitivity()
@@ -165,6 +166,17 @@ class Job:
             if self._chooser is not None:
                 self._harm = self._chooser.harm()
         return choice
+
+    def _measure_layers(self, stage: Stage) -> None:
+        """Finds the layers that stay float in int8."""
+        if "int8" not in self._settings.precisions:
+            return
+        if self._table.floats is None:
+            self._progress("layers in int8", None)
+            self._table.floats = self._context.slow_layers()
+            self._table.keep()
+        if self._table.floats:
+            stage.decision += f"; {len(self._table.floats)} layers stay float in int8, being slower in it"
 
     def _hopeless(self) -> float:
         """The share of the score from which training is not expected to come back within the drop.

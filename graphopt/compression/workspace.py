@@ -3,7 +3,7 @@
 ::
 
     run.json            what the run is of: model, data, settings; another run is refused
-    latency.json        what was measured
+    latency.json        what was measured: of models, of operators, and which layers are slower in int8
     optimized.onnx      the original after the default passes
     pruning/            rankings
     plans/CUT.json      what goes, for each cut that was tried: how far, and steps from there
@@ -26,8 +26,9 @@ from graphopt import io
 from graphopt.atomic import Replacement
 from graphopt.errors import ModelError, SaveError, UsageError
 
-__all__ = ["Workspace"]
+__all__ = ["LATENCIES", "Workspace"]
 
+LATENCIES: Final = "latency.json"
 _LOCK: Final = "lock"
 _OURS: Final = (
     _LOCK,

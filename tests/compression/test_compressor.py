@@ -32,6 +32,7 @@ from graphopt.compression.trial import Outcome, Trial, run
 from graphopt.errors import Harmful, Infeasible, LimitReached, ModelError, UsageError
 from graphopt.human import byte_size, energy
 from graphopt.lock import exclusive
+from graphopt.names import label
 from graphopt.pruning.plan import Plan
 from graphopt.reporting.markdown import markdown
 from graphopt.reporting.page import page
@@ -560,3 +561,21 @@ def test_where_all_channels_are_excluded_it_quantizes(digits: Path) -> None:
     _, report = compress(digits, goal="bytes=0.5", exclude=["*"], skip=skip)
     assert report.point.variant.precision == "int8"
     assert "no channels can be removed: exclude holds all of them" in report.notes
+
+
+def test_layers_that_are_slower_in_integers_stay_float(digits: Path, tmp_path: Path) -> None:
+    """Which ones is measured once, and kept with the other latencies."""
+    file, folder = tmp_path / "table.json", tmp_path / "run"
+    skip = ["distill", "prune", "sensitivity"]
+    compress(digits, goal="bytes=0.6", skip=skip, latency_table=file)
+    measured = json.loads(file.read_text())
+    assert isinstance(measured["floats"], list)
+    optimized = graphopt.optimize(digits / "model.onnx")
+    second = [label(node) for node in optimized.graph if node.op_type == "Conv"][1]
+    file.write_text(json.dumps(measured | {"floats": [second, "gone"]}))
+    _, report = compress(digits, goal="bytes=0.6", skip=skip, latency_table=file, run_directory=folder)
+    assert "2 layers stay float" in next(one.decision for one in report.stages if one.name == "measure")
+    nodes = onnx.load(folder / "variants" / "0.000-int8.onnx").graph.node
+    made = {output: node.op_type for node in nodes for output in node.output}
+    convs = [made.get(node.input[1]) for node in nodes if node.op_type == "Conv"]
+    assert convs == ["DequantizeLinear", None, "DequantizeLinear"]
