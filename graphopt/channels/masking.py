@@ -28,16 +28,22 @@ Array = npt.NDArray[Any]
 
 
 def cover(graph: ChannelGraph, gone: Gone, change: Callable[[Workpiece], None] | None = None) -> ir.Model:
-    """A copy of the graph's model in which the atoms ``gone`` count for nothing; ``change`` is done to it first."""
+    """A copy of the graph's model in which the atoms ``gone`` count for nothing.
+
+    Args:
+        graph: The channel graph of the model.
+        gone: The atoms.
+        change: What else is done to the copy, once constants are masked, and as long as all nodes are there.
+    """
     workpiece = Workpiece(graph.model)
-    if change is not None:
-        change(workpiece)
     for places in constants_of(graph).values():
         for place, axes in places.items():
             if place not in graph.linker.kept:
                 _zero(graph, gone, workpiece, place, axes)
     for value in graph.linker.generated:
         _zero_generated(graph, gone, workpiece, value)
+    if change is not None:
+        change(workpiece)
     for node in graph.linker.nodes:
         over = _normalized(graph, gone, node)
         if over is not None:

@@ -280,7 +280,7 @@ class Job:
                     self._graph,
                     gone,
                     workpiece.model,
-                    lambda masked: zero_in_place(masked.model, blocks, masked.node),
+                    lambda masked: zero_in_place(blocks, masked.node, masked.names),
                     seed=self._settings.seed,
                 )
             self._proof = "proven" if verdict.status == "equal" else verdict.status
@@ -299,7 +299,7 @@ class Job:
             carve(self._graph, gone, workpiece)
             workpiece.remove_orphans()
             if blocks:
-                drop_in_place(workpiece.model, blocks, workpiece.node)
+                drop_in_place(workpiece.model, blocks, workpiece.node, workpiece.names)
         return workpiece
 
     def _reconstructed(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -45,6 +47,24 @@ def test_a_path_will_do(tmp_path: Path) -> None:
     graphopt.save(dense(64), tmp_path / "small.onnx")
     with Stopwatch(dense(512), FEEDS, threads=2, seconds=0.2) as watch:
         assert watch.ratio(tmp_path / "small.onnx").value > 1
+
+
+@pytest.mark.parametrize(("threads", "opened"), [(1, 3), (2, 5)])
+def test_of_several_threads_both_sessions_are_of_the_same_age(
+    threads: int, opened: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = itertools.count(1)
+    open_session = sessions.open_session
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        next(count)
+        return open_session(*arguments, **options)
+
+    monkeypatch.setattr(sessions, "open_session", counting)
+    with Stopwatch(dense(64), FEEDS, threads=threads, seconds=0.05) as watch:
+        watch.ratio(dense(32))
+        watch.ratio(dense(16))
+    assert next(count) - 1 == opened
 
 
 def test_feeds_that_do_not_fit_are_an_error() -> None:

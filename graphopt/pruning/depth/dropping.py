@@ -55,20 +55,26 @@ def drop(model: ir.Model, blocks: Iterable[Block], *, check: bool = True, **veri
     return result
 
 
-def drop_in_place(model: ir.Model, blocks: Iterable[Block], copies: Callable[[ir.Node], ir.Node] | None = None) -> None:
+def drop_in_place(
+    model: ir.Model,
+    blocks: Iterable[Block],
+    copies: Callable[[ir.Node], ir.Node] | None = None,
+    names: Names | None = None,
+) -> None:
     """Like :func:`drop`, on the model itself and without a check; its blocks must be found anew afterwards.
 
     Args:
         model: The model in which the blocks were found, or a copy of it.
         blocks: In any order.
         copies: Gives the node of the copy for one that the blocks know.
+        names: Those of the model, if somebody gives new ones after this; else they are looked up.
 
     Raises:
         UsageError: The blocks are of another model.
     """
     chosen = outermost(_of(model, blocks) if copies is None else blocks)
     drop_initializer_inputs(model)
-    _Dropper(model, copies or _itself).drop(chosen)
+    _Dropper(model, copies or _itself, names or Names(model)).drop(chosen)
 
 
 def zeroed(model: ir.Model, blocks: Iterable[Block]) -> ir.Model:
@@ -78,19 +84,18 @@ def zeroed(model: ir.Model, blocks: Iterable[Block]) -> ir.Model:
         UsageError: The blocks are of another model.
     """
     result, nodes = _copy(model)
-    zero_in_place(result, _of(model, blocks), nodes.__getitem__)
+    zero_in_place(_of(model, blocks), nodes.__getitem__, Names(result))
     return result
 
 
-def zero_in_place(model: ir.Model, blocks: Iterable[Block], copies: Callable[[ir.Node], ir.Node]) -> None:
+def zero_in_place(blocks: Iterable[Block], copies: Callable[[ir.Node], ir.Node], names: Names) -> None:
     """Multiplies all that blocks add by zero, in a copy of the model in which they were found.
 
     Args:
-        model: The copy.
         blocks: In any order.
-        copies: Gives its node for one that the blocks know.
+        copies: Gives the node of the copy for one that the blocks know.
+        names: Those of the copy.
     """
-    names = Names(model)
     for block in outermost(blocks):
         _scale(block, copies, names, _constant(copies(block.node), names, np.zeros((), _numpy(block))))
 
@@ -165,10 +170,10 @@ def _compare(reference: ir.Model, result: ir.Model, verification: Mapping[str, A
 class _Dropper:
     """Takes blocks out of ``model``, whose nodes ``copies`` gives for those that the blocks know."""
 
-    def __init__(self, model: ir.Model, copies: Callable[[ir.Node], ir.Node]) -> None:
+    def __init__(self, model: ir.Model, copies: Callable[[ir.Node], ir.Node], names: Names) -> None:
         self._model = model
         self._copy = copies
-        self._names = Names(model)
+        self._names = names
 
     def drop(self, blocks: Sequence[Block]) -> None:
         """Takes out ``blocks``, which come in the order of the graph, and what is of no more use."""

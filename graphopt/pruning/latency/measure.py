@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Mapping
@@ -66,7 +67,11 @@ class Stopwatch:
         alone = threads == 1 and self._provider == "CPUExecutionProvider"
         self._clock = time.thread_time_ns if alone else time.perf_counter_ns
         self._scratch = tempfile.TemporaryDirectory(prefix="graphopt-stopwatch-")
-        self._original = self._runner(original)
+        # A session of several threads gets slower with age; of two to be compared, both are opened anew.
+        runner = self._runner(original)
+        self._original: Callable[[], Callable[[], object]] = (
+            (lambda: runner) if alone else functools.partial(self._runner, original)
+        )
         self.milliseconds = float("nan")
         """The original's median time in the last measurement."""
         self.millijoules: tuple[float | None, float | None] = None, None
@@ -90,7 +95,7 @@ class Stopwatch:
         Raises:
             ModelError: ONNX Runtime refuses the model, or it does not run on the feeds.
         """
-        runners = [self._original, self._runner(pruned)]
+        runners = [self._original(), self._runner(pruned)]
         try:
             first, other = timing.measure(runners, self._plan, clock=self._clock, meter=self._meter)
         except runtime.ort_errors() as error:
