@@ -18,7 +18,6 @@ from graphopt.compression.samples import Drawn, draw
 from graphopt.compression.settings import PRECISIONS, Settings
 from graphopt.compression.workspace import LATENCIES, Workspace
 from graphopt.errors import Infeasible, ModelError
-from graphopt.names import label
 from graphopt.pruning.layers import find_layers
 from graphopt.pruning.report import Size
 
@@ -231,9 +230,13 @@ class Context:
 
     def _floats(self, model: Path) -> list[str]:
         """Patterns of a model's layers that stay float."""
-        there = {label(node) for node in io.load(model).graph}
-        kept = self.workspace.read(LATENCIES) or {}
-        return [glob.escape(name) for name in kept.get("floats") or () if name in there]
+        from graphopt.quantization.normalizing import normalize
+
+        named = io.load(model)
+        normalize(named)  # a node without a name gets the one by which quantization knows it
+        there = {str(layer.node.name) for layer in find_layers(named.graph)}
+        kept = there.intersection((self.workspace.read(LATENCIES) or {}).get("floats") or ())
+        return sorted(map(glob.escape, kept)) if kept < there else []  # of nothing else there would be no int8
 
 
 @functools.lru_cache(maxsize=2)

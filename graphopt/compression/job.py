@@ -262,7 +262,8 @@ class Job:
         if not settings.tune or self._chooser is None or self._context.drawn.is_synthetic:
             return
         with self._stage("tune") as stage:
-            write_plan(self._chooser, self._workspace, Variant(1.0, "float32"))
+            whole = Variant(1.0, "float32")
+            write_plan(self._chooser.plan(whole)[0], self._workspace, whole)
             found = tuned(self._context, 1.0, settings.tune, self._progress)
             stage.decision = f"learning rate {found['learning_rate']:.2g}, loss {found['loss']}"
 
@@ -277,7 +278,7 @@ class Job:
         context = self._context
         point = choice.point or choice.best
         assert point is not None
-        path = context.variant(point.variant)
+        path = context.variant(point.built)
         with self._stage("judge") as stage:
             judge = context.referee
             audit = judge.audit(path)
@@ -304,7 +305,7 @@ class Job:
             sensitivity=self._sensitivity,
             layers=evidence.layers(context, path),
             flips=evidence.flips(judge, audit, path),
-            history=evidence.history(context, point.variant),
+            history=evidence.history(context, point.built),
             notes=self.notes,
             provenance=evidence.provenance(context, path),
         )

@@ -82,6 +82,7 @@ class Point:
         complaint: The gate that it failed on these samples; empty if it passed them all.
         is_last: Whether nothing more could be removed.
         grain: What one sample counts for in the score; 0 where that depends.
+        twin: The first variant from which the same goes, if there was one before: its models are this one's, too.
     """
 
     variant: Variant
@@ -92,6 +93,12 @@ class Point:
     complaint: str = ""
     is_last: bool = False
     grain: float = 0.0
+    twin: Variant | None = None
+
+    @property
+    def built(self) -> Variant:
+        """The variant whose models were built."""
+        return self.twin or self.variant
 
     @property
     def is_broken(self) -> bool:

@@ -137,7 +137,7 @@ class Plan:
             data = json.loads(text)
             if data["format"] != _FORMAT:
                 raise KeyError("format")
-            if not 1 <= data["version"] <= _VERSION:
+            if not 1 <= _whole(data["version"]) <= _VERSION:
                 raise ModelError(
                     f"{where} has version {data['version']}, this graphopt reads up to {_VERSION}",
                     hint=f"It was made by graphopt {data.get('graphopt')}.",
@@ -152,7 +152,7 @@ class Plan:
                 str(data["data"]),
                 {name: [_whole(place) for place in one["remove"]] for name, one in groups.items()},
                 {name: _whole(one["of"]) for name, one in groups.items()},
-                tuple(map(str, data.get("blocks", ()))),  # there were none in version 1
+                _names(data.get("blocks", [])),  # there were none in version 1
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{where} is no plan of graphopt's: {error}") from error
@@ -177,6 +177,12 @@ class Plan:
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"{path}: cannot be read: {error}") from error
         return cls.from_json(text, str(path))
+
+
+def _names(given: object) -> tuple[str, ...]:
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise TypeError(f"{given!r} is no list of names")
+    return tuple(given)
 
 
 def _whole(number: object) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from harness import lines, parse, run
 
 import graphopt
-from graphopt.errors import UsageError
+from graphopt.errors import ModelError, UsageError
 from graphopt.pruning.depth.blocks import find
 from graphopt.pruning.depth.choice import by_worth
 from graphopt.pruning.plan import Plan, Settings, digest_of
@@ -47,6 +48,22 @@ def _two_streams() -> ir.Model:
         h = MatMul (x, w)  m = Mul (h, f3)  t = MatMul (m, a)  [sum] s = Add (h, t)
         p = MatMul (s, b)  q = MatMul (f3, c)  o = Add (p, q)  y = MatMul (o, v) }"""
     return parse(text, _weights(w1=(8, 16), w2=(16, 16), w3=(16, 8), w=(8, 8), a=(8, 8), b=(8, 8), c=(8, 8), v=(8, 4)))
+
+
+def _norms_that_add() -> ir.Model:
+    """Both add a bias, too; the second gives the sum as well."""
+    text = """agraph (float[N,8] x) => (float[N,4] y) {
+        e = MatMul (x, w)  h = Relu (e)  u0 = MatMul (h, a0)  r0 = Relu (u0)  d0 = MatMul (r0, b0)
+        [norm0] n = com.microsoft.SkipLayerNormalization <epsilon = 0.00001> (h, d0, g0, c0, k0)
+        u1 = MatMul (n, a1)  r1 = Relu (u1)  d1 = MatMul (r1, b1)
+        [norm1] m, mean, deviation, s = com.microsoft.SkipLayerNormalization <epsilon = 0.00001> (d1, n, g1, c1, k1)
+        t = Add (m, s)  y = MatMul (t, v) }"""
+    vectors = {name: RANDOM.standard_normal(16).astype(np.float32) for name in ("g0", "c0", "k0", "g1", "c1", "k1")}
+    matrices = _weights(w=(8, 16), a0=(16, 32), b0=(32, 16), a1=(16, 32), b1=(32, 16), v=(16, 4))
+    model = parse(text, matrices | vectors)
+    for value in (value for node in model.graph for value in node.outputs if value.name in ("mean", "deviation")):
+        value.name = ""
+    return model
 
 
 def _plan(model: ir.Model, *blocks: str, **removed: list[int]) -> Plan:
@@ -105,6 +122,17 @@ def test_a_block_that_reads_what_is_deeper_than_what_it_adds_to() -> None:
     assert _error(model, fitted) < _error(model, raw)
 
 
+@pytest.mark.parametrize("blocks", [("norm0",), ("norm1",), ("norm0", "norm1")], ids=str)
+def test_norms_that_add_lose_channels_and_what_they_add(blocks: tuple[str, ...]) -> None:
+    model = _norms_that_add()
+    stream = next(group for group in graphopt.channels.analyze(model).groups if len(group.units) == 16)
+    plan = _plan(model, *blocks, **{stream.name: [1, 4, 5, 9]})
+    raw, _ = _pruned(model, _raw(plan))
+    fitted, report = _pruned(model, plan)
+    assert report.proof == "proven"
+    assert _error(model, fitted) < 0.5 * _error(model, raw)
+
+
 def test_a_run_with_blocks_keeps_its_own_fits(tmp_path: Path) -> None:
     model = _residual()
     for plan in (_plan(model, up1=[0, 1]), _plan(model, "sum0", up1=[0, 1])):
@@ -124,6 +152,13 @@ def test_plans_of_the_version_without_blocks_are_read() -> None:
     assert Plan.from_json(text).blocks == ("sum1",)
     old = text.replace('"version": 2', '"version": 1').replace('"blocks": [\n    "sum1"\n  ]', '"seed": 0')
     assert Plan.from_json(old).blocks == ()
+
+
+@pytest.mark.parametrize("wrong", ["sum1", {"sum1": 1}, [1], 3, None], ids=str)
+def test_blocks_of_a_plan_are_a_list_of_names(wrong: object) -> None:
+    data = json.loads(_plan(_residual(), "sum1").to_json())
+    with pytest.raises(ModelError, match=r"no plan of graphopt's.*no list of names"):
+        Plan.from_json(json.dumps(data | {"blocks": wrong}))
 
 
 def test_worth_is_harm_for_what_a_block_costs() -> None:
