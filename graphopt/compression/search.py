@@ -104,10 +104,7 @@ class Search:
         reached = self._reach(0)
         reached += [one for blocks in self._shallower(reached) for one in self._reach(blocks)]
         if not reached:
-            nearest = max(tried.points, key=tried.way)
-            if nearest.complaint:
-                nearest = self._fastest(nearest.variant.way) or nearest
-            return self._choice(None, nearest, "nothing comes down to the goal")
+            return self._choice(None, self._nearest(), "nothing comes down to the goal")
         self._improve(reached)
         if (best := tried.best()) is not None:
             return self._taken(best)
@@ -118,6 +115,18 @@ class Search:
         if (best := tried.best()) is not None:
             return self._taken(best)
         return self._choice(None, fallback, f"what meets the goal does too much harm: {worst.complaint}")
+
+    def _nearest(self) -> Point:
+        """What comes nearest to a goal that nothing meets: within the gates if possible, and trained if that helps."""
+        tried = self._tried
+        farthest = max(tried.points, key=tried.way)
+        if farthest.complaint:
+            return self._fastest(farthest.variant.way) or farthest
+        nearest = max([one for one in tried.points if one.lost < self._hopeless] or tried.points, key=tried.way)
+        if not self._train or nearest.variant.is_whole:
+            return nearest
+        (trained,) = tried([dataclasses.replace(nearest.variant, trained=True)])
+        return max(nearest, trained, key=lambda one: (not one.complaint, one.score))
 
     def _taken(self, best: Point) -> Choice:
         reason = f"{best.variant.name} is the fastest of those that are as good as the best of {len(self._tried.met)}"

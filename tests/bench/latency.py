@@ -26,13 +26,13 @@ if __name__ == "__main__":
     sys.path[:1] = [str(ROOT), str(ROOT / "passes"), str(ROOT / "tests")]
 
 from bench.contrib import session  # noqa: E402
-from equivalence import zoo as real  # noqa: E402
+from equivalence import zoo  # noqa: E402
 
 import graphopt  # noqa: E402
 from graphopt import proto  # noqa: E402
 from graphopt.benchmark import stats, timing  # noqa: E402
 
-__all__ = ["Measured", "main"]
+__all__ = ["Measured", "Subject", "exports", "main", "real"]
 
 _SLOWER: Final = 1.03
 
@@ -66,8 +66,8 @@ class Measured:
         return self.ratio > max(_SLOWER, self.spread, 1 / self.spread)
 
 
-def _real() -> Iterator[Subject]:
-    for one in real.entries():
+def real() -> Iterator[Subject]:
+    for one in zoo.entries():
         yield Subject(one.name, onnx.load(one.path), one.feeds())
 
 
@@ -81,7 +81,7 @@ def _wide() -> Iterator[Subject]:
             yield Subject(f"{architecture.name}-{exporter}", model, feeds(model, 128))
 
 
-def _exports() -> Iterator[Subject]:
+def exports() -> Iterator[Subject]:
     from zoo.architecture import export
     from zoo.catalogue import CASES
     from zoo.checks import feeds
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", default="portable", choices=["portable", "ort-cpu"])
     parser.add_argument("--zoo", action="store_true", help="the small exports of the tests' zoo, too")
     options = parser.parse_args(arguments)
-    sources = [_real(), _wide(), *([_exports()] if options.zoo else [])]
+    sources = [real(), _wide(), *([exports()] if options.zoo else [])]
     found: dict[str, list[Measured]] = {}
     print(f"| model | ms |{' ratio, A/A |' * options.runs}\n|---|--:|{'--:|' * options.runs}")
     for subject in (one for source in sources for one in source if options.only in one.name):

@@ -98,6 +98,19 @@ def test_the_nearest_to_an_infeasible_goal_does_no_harm() -> None:
     assert found.best.variant.way > 0
 
 
+def test_the_nearest_to_an_infeasible_goal_is_trained_and_is_not_a_ruin() -> None:
+    """What goes farthest is of no use to anybody: half of the score is gone."""
+    world = World(harm=0.03, end=6.0)
+    found = search(world, {"latency": 0.01})
+    assert found.point is None
+    assert found.best is not None
+    assert found.best.variant.trained
+    assert found.best.lost < 0.05
+    without = search(World(harm=0.03, end=6.0), {"latency": 0.01}, train=False)
+    assert without.best is not None
+    assert without.best.lost < 0.5
+
+
 def test_stops_trying_when_nothing_more_can_go() -> None:
     world = World(end=1.0)
     search(world, {"latency": 0.1})
