@@ -124,9 +124,15 @@ _NUMBER = click.FloatRange(min=0)
     "[default: float32, int8]",
 )
 @click.option("--importance", metavar="NAME", help="Who goes first, as for prune.")
-@click.option("--keep", type=float, metavar="SHARE", help="Share of each group that stays whatever happens.")
-@click.option("--exclude", multiple=True, callback=options.names, metavar="PATTERN", help="Groups to leave alone.")
-@click.option("--epochs", type=_COUNT, metavar="N", help="Of each distillation. [default: 2 to 20, by the data's size]")
+@click.option("--keep", type=float, metavar="SHARE", help="Share of each group that stays, unless its block goes.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    callback=options.names,
+    metavar="PATTERN",
+    help="Groups to leave alone, and their blocks.",
+)
+@click.option("--epochs", type=_COUNT, metavar="N", help="Of each distillation. [default: 2 to 60, by the data's size]")
 @click.option("--learning-rate", type=float, metavar="RATE", help="Of distillation.")
 @click.option("--loss", metavar="SUM", help="Of distillation, as for distill.")
 @click.option("--augment", metavar="CHANGES", help="Of distillation, as for distill.")

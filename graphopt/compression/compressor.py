@@ -99,11 +99,12 @@ def compress(
         flips: Gate: share of samples that may get another class than before.
         calibration: Gate: by how much the expected calibration error may rise, 0 to 1.
         noise_drop: Gate: points that noisy inputs may cost more than they cost the original.
-        skip: Stages to leave out, of :data:`graphopt.compression.settings.STAGES`.
+        skip: Stages to leave out, of :data:`graphopt.compression.settings.STAGES`; without ``prune`` there is no
+            ``depth``, ``refine``, or ``distill`` either.
         precisions: What may be chosen, of :data:`graphopt.compression.settings.PRECISIONS`.
         importance: Who goes first, see :func:`graphopt.prune`.
-        keep: Share of each group of channels that stays whatever happens.
-        exclude: Shell patterns of groups to leave alone.
+        keep: Share of each group of channels that stays, unless its residual block goes as a whole.
+        exclude: Shell patterns of groups to leave alone, with the residual blocks that hold any layer of theirs.
         preprocess: What to do to the data of files, see :func:`graphopt.datasets.open_dataset`.
         samples: To rank, refit and calibrate with: at most 2,048, and 256 MiB, if ``None``.
         epochs: Of each distillation; as many as suit the size of the data if ``None``.

@@ -49,8 +49,8 @@ class Settings:
         skip: Which of :data:`STAGES` are left out.
         precisions: Which of :data:`PRECISIONS` may be chosen.
         importance: Who goes first, see :func:`graphopt.prune`.
-        keep: Share of each group that stays whatever happens.
-        exclude: Patterns of groups to leave alone.
+        keep: Share of each group that stays, unless its residual block goes as a whole.
+        exclude: Patterns of groups to leave alone, with the blocks that hold any layer of theirs.
         samples: To rank, refit and calibrate with; 0 for as many as are affordable.
         epochs: Of each distillation; 0 for as many as suit the size of the data.
         learning_rate: Of distillation.

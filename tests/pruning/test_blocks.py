@@ -70,6 +70,13 @@ def test_blocks_of_a_perceptron() -> None:
     drop(model, blocks)  # with its own check
 
 
+def test_names_are_distinct_whatever_nodes_are_called() -> None:
+    model = mlps()
+    first, _, third = [node for node in model.graph if node.op_type == "Add"]
+    first.name, third.name = "h2", "h1"  # as the outputs of others; the second has no name
+    assert names(model) == ["h1", "h2", "h3"]
+
+
 def test_projection_shortcut_is_none_and_identity_is() -> None:
     model = parse(
         """agraph (float[N,3,8,8] x) => (float[N,4,8,8] y) {

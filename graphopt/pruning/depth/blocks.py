@@ -85,7 +85,10 @@ def find(model: ir.Model, *, input_shapes: Mapping[str, Sequence[int]] | None = 
     """
     survey = Survey(model, input_shapes)
     roots = [node for node in model.graph if _is_sum(node)]
-    names = collections.Counter(label(node) for node in model.graph)
+    # A node's name may be that of another's output, which stands for nodes without a name of their own.
+    names = collections.Counter(
+        name for node in model.graph for name in {label(node), *(value.name or "" for value in node.outputs)}
+    )
     return [block for root in roots if (block := _block(survey, root, names)) is not None]
 
 
