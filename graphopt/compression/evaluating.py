@@ -54,6 +54,7 @@ class Evaluator:
         self._progress = progress
         self._note = note
         self._ends: set[float] = set()
+        self._noted: set[str] = set()
         self._cuts: dict[str, Variant] = {}
         self._first: dict[str, Variant] = {}
 
@@ -85,7 +86,9 @@ class Evaluator:
     def _point(self, variant: Variant, outcome: Outcome) -> Point:
         twin = None if outcome.variant == variant else outcome.variant
         if outcome.broken:
-            self._note(f"{variant.name} could not be built: {outcome.complaint}")
+            if outcome.complaint not in self._noted:
+                self._noted.add(outcome.complaint)
+                self._note(f"{variant.name} could not be built: {outcome.complaint}")
             left = dict.fromkeys((*COUNTED, "latency"), math.inf)
         else:
             left = {name: _share(getattr(outcome.size, name), getattr(self._before, name)) for name in COUNTED}

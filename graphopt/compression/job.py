@@ -176,7 +176,7 @@ class Job:
             self._table.floats = self._context.slow_layers()
             self._table.keep()
         if self._table.floats:
-            stage.decision += f"; {len(self._table.floats)} layers stay float in int8, being slower in it"
+            stage.decision += f"; {len(self._table.floats)} layers stay float in int8, slower in it or far off"
 
     def _hopeless(self) -> float:
         """The share of the score from which training is not expected to come back within the drop.

@@ -259,7 +259,7 @@ class Job:
         model = self._graph.model
         blocks = find(model, input_shapes=self._shapes)
         kept = self._directory.load("blocks")
-        if kept is None:
+        if kept is None or len(kept["harm"]) != len(blocks):
             with self._timed("blocks"):
                 is_float = any(value.dtype in FLOAT_TYPES for value in model.graph.outputs)
                 measure: Measure = "output" if is_float else "cosine"
