@@ -191,7 +191,7 @@ class Context:
                 return self._taught(path, f"aware/{variant.cut}", quantize=scheme)
             result: ir.Model = graphopt.quantize(
                 path,
-                self.drawn.fit.dataset,
+                self.drawn.calibrate.dataset,
                 scheme=scheme,
                 exclude=self._floats(path) if scheme == _STATIC else (),
                 optimize=False,
@@ -216,7 +216,7 @@ class Context:
         try:
             _, report = graphopt.quantize(
                 self.optimized,
-                self.drawn.fit.dataset,
+                self.drawn.calibrate.dataset,
                 scheme=_STATIC,
                 optimize=False,
                 faster=True,

@@ -92,7 +92,7 @@ class Job:
             check_training(context)
             self._workspace.claim(identity(context))
             stage.decision = (
-                f"{len(drawn.train):,} samples to learn from, {drawn.fitted:,} of them to calibrate with, "
+                f"{len(drawn.train):,} samples to learn from, {drawn.fitted:,} of them to refit with, "
                 f"{len(drawn.choose):,} to choose by, {len(drawn.final):,} to judge by"
             )
             if judge.metric in (AGREEMENT, FIDELITY) and not drawn.is_synthetic:

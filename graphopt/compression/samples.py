@@ -115,7 +115,8 @@ class Drawn:
 
     Attributes:
         train: To learn from.
-        fit: To rank, refit and calibrate with.
+        fit: To rank and refit with.
+        calibrate: To quantize with; ``fit`` and perhaps more.
         choose: To choose by.
         final: To judge the result by; nothing is chosen by it.
         is_synthetic: Whether noise stands in for data.
@@ -124,6 +125,7 @@ class Drawn:
 
     train: Samples
     fit: Samples
+    calibrate: Samples
     choose: Samples
     final: Samples
     is_synthetic: bool
@@ -131,7 +133,7 @@ class Drawn:
 
     @property
     def fitted(self) -> int:
-        """How many samples are calibrated with."""
+        """How many samples are refitted with."""
         return len(self.fit if self.fit.order is None else self.fit.order)
 
 
@@ -179,10 +181,13 @@ def draw(
             f"{len(held_out):,} samples of the data were set aside, half to choose and half to judge by: if the "
             "original has learnt from them, it looks better there than it is"
         )
-    count = samples or _affordable(train, model)
+    count, most = (samples, samples) if samples else _affordable(train, model)
     chosen = _balanced(train, count, seed) if balanced and not train.bound.whole else None
-    fit = train.pick(_random(train, count, seed)) if chosen is None else dataclasses.replace(train, order=chosen)
-    return Drawn(train, fit, choose, final, data is None, [*notes, *given.bound.notes])
+    fit, calibrate = (
+        train.pick(_random(train, size, seed)) if chosen is None else dataclasses.replace(train, order=chosen)
+        for size in (count, most)
+    )
+    return Drawn(train, fit, calibrate, choose, final, data is None, [*notes, *given.bound.notes])
 
 
 def _samples(source: Any, model: ir.Model, slices: Sequence[str], preprocess: str) -> Samples:
@@ -235,17 +240,19 @@ def _share(count: int) -> float:
     return min(max(least, min(most, few / count)), many / count) if count > _FEWEST else 0.5
 
 
-def _affordable(samples: Samples, model: ir.Model) -> int:
-    """How many to calibrate with: every variant that is built runs them all, through the original and itself.
+def _affordable(samples: Samples, model: ir.Model) -> tuple[int, int]:
+    """How many to refit with, and to quantize with.
 
-    512 texts of 128 tokens were as good for a transformer as 1,843.
+    Every variant that is built runs all of the former through the original and itself; of the latter it takes a few
+    hundred, and judges by others. 512 texts of 128 tokens were as good for a transformer as 1,843.
     """
     one = {name: array for name, array in next(samples.batches(1)).items() if hasattr(array, "shape")}
     group = samples.bound.group
     work = costs(model, input_shapes={name: tuple(array.shape) for name, array in one.items()}).macs
     light = max(_ENOUGH, _WORK * group // max(1, work))
     size: int = sum(array.nbytes for array in one.values())
-    return max(_FEWEST, min(_FITTED, light, _BYTES * group // max(1, size)))
+    most = max(_FEWEST, min(_FITTED, _BYTES * group // max(1, size)))
+    return min(most, light), most
 
 
 def _random(samples: Samples, count: int, seed: int) -> Array:

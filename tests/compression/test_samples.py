@@ -96,11 +96,13 @@ def test_whole_feeds_have_no_slices() -> None:
         draw([{"x": np.ones((2, 3), np.float32)}] * 8, None, model, slices=["a"])
 
 
-def test_a_model_of_much_work_calibrates_with_fewer() -> None:
+def test_a_model_of_much_work_is_refitted_with_fewer() -> None:
     """2 ** 26 multiply-accumulates a sample: 1,024 of them are affordable."""
-    x = np.zeros((3000, 1024, 64), np.float32)
-    weights = {"w": np.zeros((64, 1024), np.float32)}
-    model = parse("agraph (float[N,1024,64] x) => (float[N,1024,1024] y) { y = MatMul (x, w) }", weights)
+    x = np.zeros((3000, 64, 64), np.float32)
+    weights = {"w": np.zeros((64, 16384), np.float32)}
+    model = parse("agraph (float[N,64,64] x) => (float[N,64,16384] y) { y = MatMul (x, w) }", weights)
     given = {"x": x, "y": np.zeros(3000, np.int64)}
-    assert draw(given, None, model).fitted == 1024
+    found = draw(given, None, model)
+    assert (found.fitted, len(found.calibrate)) == (1024, 2048)
+    assert set(found.fit.bound.rows.tolist()) <= set(found.calibrate.bound.rows.tolist())
     assert draw(given, None, model, samples=1500).fitted == 1500
