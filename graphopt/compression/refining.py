@@ -44,18 +44,24 @@ def go_beyond(tried: Tried, start: Point, rungs: Sequence[int]) -> None:
 def refine(tried: Tried, look: Look, say: Callable[[str], None]) -> None:
     """Takes single steps, as long as each makes it better.
 
-    They start from the best point, from the best with other blocks, and from one that all but meets the goal.
+    They start from the best point, from the best with other blocks, and from a better one
+    that all but meets the goal.
 
     Args:
         tried: Builds variants, and knows the goal, which some meet.
         look: Says which steps there are.
         say: Told what is done.
     """
-    near = [one for one in tried.points if all(one.left[name] <= _NEAR * limit for name, limit in tried.limits.items())]
-    missed = max((one for one in near if not one.meets(tried.limits)), key=lambda one: one.score, default=None)
     best = tried.best() or max(tried.met, key=lambda one: one.score)
     others = [one for one in tried.met if one.variant.blocks != best.variant.blocks]
-    for start in (best, max(others, key=lambda one: one.score, default=None), missed):
+    missed = [
+        one
+        for one in tried.points
+        if not one.meets(tried.limits)
+        and one.score > best.score
+        and all(one.left[name] <= _NEAR * limit for name, limit in tried.limits.items())
+    ]
+    for start in (best, *(max(own, key=lambda one: one.score, default=None) for own in (others, missed))):
         current = start
         end = len(tried.points) + _STEPS
         while current is not None and not current.variant.is_whole and len(tried.points) < end:
