@@ -169,6 +169,8 @@ class Chooser:
     @functools.cached_property
     def blocks(self) -> Sequence[Block]:
         """The residual blocks that may go, those first that the model misses least for what they cost."""
+        if "depth" in self._settings.skip:
+            return ()
         matched = matching(self.graph, self._settings.exclude)
         excluded = {node for group in self.graph.groups if group.index in matched for node in group.nodes}
         return [block for block in self._job.blocks_by_worth() if excluded.isdisjoint(block.nodes)]

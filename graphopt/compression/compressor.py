@@ -106,7 +106,8 @@ def compress(
         keep: Share of each group of channels that stays, unless its residual block goes as a whole.
         exclude: Shell patterns of groups to leave alone, with the residual blocks that hold any layer of theirs.
         preprocess: What to do to the data of files, see :func:`graphopt.datasets.open_dataset`.
-        samples: To rank, refit and calibrate with: at most 2,048, and 256 MiB, if ``None``.
+        samples: To rank, refit and calibrate with: at most 2,048, and 256 MiB, if ``None``; heavy
+            models are refitted with fewer then, 512 at least.
         epochs: Of each distillation; as many as suit the size of the data if ``None``.
         learning_rate: The highest of distillation.
         loss: Of distillation, see :func:`graphopt.distill`.

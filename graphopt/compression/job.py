@@ -155,7 +155,7 @@ class Job:
                 settings.precisions,
                 prune=self._chooser is not None,
                 train="distill" not in settings.skip and not context.drawn.is_synthetic,
-                blocks=0 if self._chooser is None or "depth" in settings.skip else len(self._chooser.blocks),
+                blocks=0 if self._chooser is None else len(self._chooser.blocks),
                 look=None if self._chooser is None or "refine" in settings.skip else self._chooser.steps,
                 hopeless=self._hopeless(),
                 say=self._say,

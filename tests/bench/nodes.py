@@ -28,6 +28,8 @@ from bench.worker import Worker  # noqa: E402
 from equivalence import compare  # noqa: E402
 from graphopt_passes.fold_constants import FoldConstants  # noqa: E402
 
+from graphopt.runtime import ort_errors  # noqa: E402
+
 __all__ = ["main"]
 
 _OURS: Final = "graphopt"
@@ -40,7 +42,7 @@ def measure(subject: Subject, workers: Mapping[str, Worker], folder: Path) -> di
     onnx.save(subject.model, source)
     try:
         expected = compare.outputs(str(source), subject.feeds)
-    except Exception:  # noqa: BLE001 -- ONNX Runtime says what it likes of a model that it does not run
+    except ort_errors():
         return {}
     found = {"original": nodes_of(source)}
     largest = _bytes_of(source) + FoldConstants().max_bytes
@@ -70,7 +72,7 @@ def _counts(output: Path, subject: Subject, expected: list[Any]) -> bool:
         return False
     try:
         actual = compare.outputs(str(output), subject.feeds)
-    except Exception:  # noqa: BLE001 -- a peer's model that does not run does not count
+    except ort_errors():  # a peer's model that does not run does not count
         return False
     return not compare.difference(expected, actual, exact=False, slack=50)
 
